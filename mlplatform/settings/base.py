@@ -1,0 +1,322 @@
+"""What holds in every role and environment.
+
+Each setting is documented where it is read: unit, default, and what it is for. Roles differ by
+what they leave out (see ``web.py``, ``serving.py``, ``worker.py``).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import django_stubs_ext
+
+from mlplatform.settings import env
+from mlplatform.settings.secrets import secret_key
+
+django_stubs_ext.monkeypatch()
+
+BASE_DIR = env.BASE_DIR
+
+# Where everything that this installation writes lives, when no service takes it.
+DATA_DIR = Path(env.text("MLP_DATA_DIR", str(BASE_DIR / "var"))).resolve()
+
+# Signs sessions and CSRF tokens. Made and kept in DATA_DIR/keys when not given.
+SECRET_KEY = env.secret("MLP_SECRET_KEY") or secret_key(DATA_DIR)
+# The former key while a rotation is under way.
+SECRET_KEY_FALLBACKS = [key for key in (env.secret("MLP_SECRET_KEY_OLD"),) if key]
+
+DEBUG = env.switch("MLP_DEBUG", default=False)
+ALLOWED_HOSTS = list(env.words("MLP_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]")))
+CSRF_TRUSTED_ORIGINS = list(env.words("MLP_CSRF_TRUSTED_ORIGINS"))
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework_simplejwt.token_blacklist",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "apps.core",
+    "apps.accounts",
+    "apps.registry",
+    "apps.inference",
+]
+
+MIDDLEWARE = [
+    "apps.core.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+]
+
+ROOT_URLCONF = "mlplatform.urls"
+APPEND_SLASH = True
+ASGI_APPLICATION = "mlplatform.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- database -------------------------------------------------------------------------------
+# PostgreSQL in production (postgres://user:password@host:5432/name); SQLite in DATA_DIR without.
+DATABASE_URL = env.secret("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}"
+DATABASES: dict[str, dict[str, Any]] = {"default": env.database(DATABASE_URL)}
+_default = DATABASES["default"]
+_default["CONN_MAX_AGE"] = 0
+if _default["ENGINE"] == "django.db.backends.sqlite3":
+    # WAL lets readers go on beside the one writer; IMMEDIATE takes the write lock at BEGIN, so that
+    # a transaction that reads first never fails half-way with "database is locked".
+    _default["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+else:
+    # Seconds until an unreachable database is an error; predictions never wait for it.
+    _default["OPTIONS"] = {
+        "connect_timeout": env.integer("MLP_DB_CONNECT_SECONDS", 2),
+        "pool": {"min_size": 0, "max_size": env.integer("MLP_DB_POOL_SIZE", 8), "timeout": 3},
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- cache, broker --------------------------------------------------------------------------
+REDIS_URL = env.secret("REDIS_URL")
+CACHES: dict[str, dict[str, Any]] = {
+    "default": (
+        {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+        if REDIS_URL
+        else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    )
+}
+
+# Redis, or files below DATA_DIR that need no server (one machine only). The broker is a hint: the
+# truth about background work is the table core.Work.
+CELERY_BROKER_URL = env.secret("MLP_BROKER_URL") or REDIS_URL or "filesystem://"
+if CELERY_BROKER_URL.startswith("filesystem"):
+    _broker = DATA_DIR / "broker"
+    CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
+        "data_folder_in": str(_broker / "queue"),
+        "data_folder_out": str(_broker / "queue"),
+        "control_folder": str(_broker / "control"),
+        "store_processed": False,
+        "polling_interval": 0.05,
+    }
+else:
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 300}
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_DEFAULT_QUEUE = "work"
+CELERY_TASK_ROUTES = {"*.tick_*": {"queue": "ticks"}}
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "seal events": {"task": "core.tick_seal_events", "schedule": 1.0},
+    "reap lost work": {"task": "core.tick_reap_work", "schedule": 10.0},
+    "drop expired tokens": {"task": "accounts.tick_drop_expired_tokens", "schedule": 3600.0},
+    "make partitions ahead": {"task": "inference.tick_make_partitions", "schedule": 3600.0},
+    "purge predictions": {"task": "inference.tick_purge_predictions", "schedule": 86400.0},
+    "sweep abandoned uploads": {"task": "registry.tick_sweep_uploads", "schedule": 900.0},
+}
+
+# --- artifacts ------------------------------------------------------------------------------
+# S3 or a compatible store when a bucket is named; else DATA_DIR/artifacts.
+AWS_STORAGE_BUCKET_NAME = env.text("AWS_STORAGE_BUCKET_NAME")
+if AWS_STORAGE_BUCKET_NAME:
+    _artifacts: dict[str, Any] = {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {
+            "bucket_name": AWS_STORAGE_BUCKET_NAME,
+            "endpoint_url": env.text("AWS_S3_ENDPOINT_URL") or None,
+            "region_name": env.text("AWS_S3_REGION_NAME") or None,
+            "location": env.text("MLP_ARTIFACT_PREFIX", "artifacts"),
+            "file_overwrite": True,
+            "default_acl": None,
+        },
+    }
+else:
+    _artifacts = {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {
+            "location": str(DATA_DIR / "artifacts"),
+            "file_permissions_mode": 0o600,
+            "directory_permissions_mode": 0o700,
+        },
+    }
+STORAGES: dict[str, dict[str, Any]] = {
+    "default": _artifacts,
+    "artifacts": _artifacts,
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+
+# --- people, keys, tokens ---------------------------------------------------------------------
+AUTH_USER_MODEL = "accounts.User"
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.BCryptSHA256PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+SESSION_COOKIE_AGE = 8 * 3600
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+
+# Unfold's admin evaluates Alpine expressions, hence 'unsafe-eval' there (docs/decisions).
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "script-src": ["'self'", "'unsafe-eval'"],
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "img-src": ["'self'", "data:"],
+        "frame-ancestors": ["'none'"],
+        "object-src": ["'none'"],
+        "base-uri": ["'self'"],
+        "form-action": ["'self'"],
+    }
+}
+
+# ES256 key pair (PEM). Made and kept in DATA_DIR/keys when not given. A process that only serves
+# needs the public one alone.
+JWT_PRIVATE_KEY = env.secret("MLP_JWT_PRIVATE_KEY")
+JWT_PUBLIC_KEY = env.secret("MLP_JWT_PUBLIC_KEY")
+JWT_ISSUER = env.text("MLP_JWT_ISSUER", "mlplatform")
+JWT_AUDIENCE = env.text("MLP_JWT_AUDIENCE", "mlplatform")
+JWT_ACCESS_SECONDS = env.integer("MLP_JWT_ACCESS_SECONDS", 30 * 60)
+JWT_REFRESH_SECONDS = env.integer("MLP_JWT_REFRESH_SECONDS", 7 * 24 * 3600)
+
+# --- API --------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.accounts.api.authentication.CallerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["apps.accounts.api.permissions.DenyByDefault"],
+    "DEFAULT_RENDERER_CLASSES": ["apps.core.api.json.JsonRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["apps.core.api.json.JsonParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PAGINATION_CLASS": "apps.core.api.pagination.NewestFirst",
+    "EXCEPTION_HANDLER": "apps.core.api.exceptions.problem_response",
+    "PAGE_SIZE": 50,
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "mlplatform",
+    "VERSION": "1",
+    "DESCRIPTION": "Upload, version, approve, serve and compare machine-learning models.",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+# Anyone may read /docs and the schema; otherwise a login is asked for.
+PUBLIC_DOCS = env.switch("MLP_PUBLIC_DOCS", default=False)
+DATA_UPLOAD_MAX_MEMORY_SIZE = 16 * 1024 * 1024
+
+# --- registry ---------------------------------------------------------------------------------
+# Releasing to production waits for a second person.
+REQUIRE_APPROVAL = env.switch("MLP_REQUIRE_APPROVAL", default=True)
+# Bytes of one uploaded artifact at the most.
+MAX_ARTIFACT_BYTES = env.integer("MLP_MAX_ARTIFACT_BYTES", 5 * 1024**3)
+# Formats that may be served by a runner process when they do not convert (sklearn).
+NATIVE_FORMATS = frozenset(env.words("MLP_NATIVE_FORMATS"))
+# Seconds one sandbox stage may take before it is ended.
+VALIDATION_STAGE_SECONDS = env.integer("MLP_VALIDATION_STAGE_SECONDS", 60)
+
+# --- serving ----------------------------------------------------------------------------------
+# The local state of serving processes: snapshot file, artifact cache, worker reports.
+SERVING_DIR = Path(env.text("MLP_SERVING_DIR", str(DATA_DIR / "serving")))
+# Where records of predictions wait for the database.
+SPOOL_DIR = Path(env.text("MLP_SPOOL_DIR", str(DATA_DIR / "spool")))
+# Bytes the spool may take before answers are refused (10 GB).
+SPOOL_BYTES = env.integer("MLP_SPOOL_BYTES", 10 * 1024**3)
+# Bytes of recorded inputs or outputs kept whole; larger ones as digest.
+RECORD_BYTES = env.integer("MLP_RECORD_BYTES", 64 * 1024)
+# Memory for loaded models per serving process, in bytes.
+POOL_BYTES = env.integer("MLP_POOL_MB", 1024) * 1024**2
+# Memory for stored answers per serving process, in bytes.
+ANSWER_CACHE_BYTES = env.integer("MLP_ANSWER_CACHE_MB", 64) * 1024**2
+# Threads of the ML library inside one run.
+MODEL_THREADS = env.integer("MLP_MODEL_THREADS", 1)
+# Calls that may wait for one model before the next is refused.
+QUEUE_CALLS = env.integer("MLP_QUEUE_CALLS", 256)
+# Rows of one call at the most, and bytes of its body.
+MAX_ROWS = env.integer("MLP_MAX_ROWS", 100)
+MAX_PREDICT_BYTES = env.integer("MLP_MAX_PREDICT_BYTES", 10 * 1024**2)
+# Seconds between two looks of the agent at the database, and of a worker at the local file.
+AGENT_POLL_SECONDS = env.number("MLP_AGENT_POLL_SECONDS", 0.5)
+FOLLOW_POLL_SECONDS = env.number("MLP_FOLLOW_POLL_SECONDS", 0.2)
+# Days that predictions are kept.
+PREDICTION_RETENTION_DAYS = env.integer("MLP_PREDICTION_RETENTION_DAYS", 90)
+# Days of PostgreSQL partitions that are made ahead.
+PARTITION_DAYS_AHEAD = env.integer("MLP_PARTITION_DAYS_AHEAD", 7)
+
+# --- the rest ---------------------------------------------------------------------------------
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+USE_I18N = True
+TEST_RUNNER = "django.test.runner.DiscoverRunner"
+
+LOG_LEVEL = env.text("MLP_LOG_LEVEL", "INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"context": {"()": "apps.core.logs.ContextFilter"}},
+    "formatters": {"json": {"()": "apps.core.logs.JsonFormatter"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "json",
+            "filters": ["context"],
+        }
+    },
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {"django.server": {"handlers": [], "propagate": False}},
+}
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "mlplatform",
+    "SITE_HEADER": "mlplatform",
+    "SITE_SUBHEADER": "Models, releases, predictions",
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+}

@@ -1,0 +1,3 @@
+"""Celery role: background work, no web."""
+
+from mlplatform.settings.base import *

@@ -1,0 +1,76 @@
+"""The audit chain: every kind of tampering is named with its place."""
+
+from datetime import timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from apps.core import events
+from apps.core.events import Actor
+from apps.core.models import Event, EventSeal, Work
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def chain() -> list[Event]:
+    thing = Work.objects.create(name="x", not_before=timezone.now())
+    made = [
+        events.record("thing.changed", actor=Actor.system(), target=thing, n=n) for n in range(10)
+    ]
+    assert events.seal_pending() == 10
+    return made
+
+
+def test_an_untouched_chain_holds(chain: list[Event]) -> None:
+    report = events.verify_chain()
+    assert (report.sealed, report.first_break, report.unsealed) == (10, None, 0)
+
+
+def test_sealing_twice_adds_nothing(chain: list[Event]) -> None:
+    assert events.seal_pending() == 0
+
+
+def test_an_altered_event_is_named(chain: list[Event]) -> None:
+    Event.objects.filter(pk=chain[3].pk).update(facts={"n": 99})
+    report = events.verify_chain()
+    assert report.first_break is not None
+    assert report.first_break.seq == 4
+
+
+def test_a_deleted_seal_is_named(chain: list[Event]) -> None:
+    EventSeal.objects.filter(seq=6).delete()
+    report = events.verify_chain()
+    assert report.first_break is not None
+    assert report.first_break.seq == 6
+
+
+def test_two_swapped_events_are_named(chain: list[Event]) -> None:
+    EventSeal.objects.filter(seq__in=[5, 6]).delete()
+    for seq, event in ((5, chain[5]), (6, chain[4])):
+        EventSeal.objects.create(seq=seq, event=event, prev_hash="0" * 64, hash="1" * 64)
+    report = events.verify_chain()
+    assert report.first_break is not None
+    assert report.first_break.seq == 5
+
+
+def test_an_event_without_a_seal_is_counted_with_its_age(chain: list[Event]) -> None:
+    events.record("late", actor=Actor.system(), target=chain[0])
+    report = events.verify_chain()
+    assert report.unsealed == 1
+    assert report.oldest_unsealed is not None
+
+
+def test_an_event_of_a_long_transaction_is_sealed_on_demand(chain: list[Event]) -> None:
+    late = events.record("late", actor=Actor.system(), target=chain[0])
+    Event.objects.filter(pk=late.pk).update(at=timezone.now() - timedelta(hours=3))
+    assert events.seal_pending() == 0
+    assert events.seal_pending(everything=True) == 1
+
+
+def test_the_command_fails_where_the_chain_breaks(chain: list[Event]) -> None:
+    call_command("verify_audit")
+    Event.objects.filter(pk=chain[0].pk).update(reason="forged")
+    with pytest.raises(CommandError, match="breaks at 1"):
+        call_command("verify_audit")
