@@ -77,7 +77,8 @@ def key_from_json(body: Mapping[str, Any]) -> KeyBody:
     try:
         return KeyBody(
             **{
-                **body,
+                # Fields that a newer writer added are none of ours.
+                **{name: body[name] for name in KeyBody.__slots__},
                 "scopes": tuple(body["scopes"]),
                 "models": tuple(body["models"]),
                 "environments": tuple(body["environments"]),
@@ -105,7 +106,7 @@ def person_from_json(body: Mapping[str, Any]) -> PersonBody:
     try:
         return PersonBody(
             **{
-                **body,
+                **{name: body[name] for name in PersonBody.__slots__},
                 "roles": {int(team): Role(role) for team, role in body["roles"].items()},
                 "permissions": tuple(body["permissions"]),
             }

@@ -144,7 +144,7 @@ def _spec(body: object, at: str) -> TensorSpec:
     if not isinstance(name, str) or not 0 < len(name) <= 500:
         raise _wrong(f"{at}/name", "`name` is a text of 1 to 500 characters.")
     try:
-        dtype = Dtype(body.get("dtype"))
+        dtype = Dtype(str(body.get("dtype")))
     except ValueError as error:
         known = ", ".join(one.value for one in Dtype)
         raise _wrong(f"{at}/dtype", f"`dtype` is one of {known}.") from error

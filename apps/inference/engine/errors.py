@@ -16,7 +16,7 @@ class UnknownModel(NotFound):
 
 
 class NotReleased(Conflict):
-    """The model exists, but nothing (or not the version asked for) is released where it was asked."""
+    """The model exists, but nothing (or not the version asked for) is released there."""
 
     code = "not_released"
 

@@ -31,7 +31,7 @@ class RowInputs:
 
 @dataclass(frozen=True, slots=True)
 class ColumnInputs:
-    """``{"inputs": {name: [...]}}``: nested lists by input name; the answer comes back by columns."""
+    """``{"inputs": {name: [...]}}``: nested lists by input name; the answer comes by columns."""
 
     columns: Mapping[str, Any]
 

@@ -1,0 +1,228 @@
+"""What the log may hold of a prediction: redaction first, then the record mode, then the size rule.
+
+Redaction fails closed: when a field that must not be kept cannot be found in its place, nothing of
+the inputs is kept.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from apps.inference.engine.types import ColumnInputs, Inputs, RowInputs, Tensors
+from apps.registry.signature import Signature, TensorSpec
+from apps.registry.snapshot import ModelSettings, RecordMode, Redaction
+
+FIRST_VALUES = 16
+FIRST_TEXT = 64
+# What a number takes in JSON at most, with its share of brackets and quotes; and the outer object.
+NUMBER_BYTES = 64
+FRAME_BYTES = 1024
+# What one character of a name takes in JSON at most.
+ESCAPED_BYTES = 6
+UNIT = "unit"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRules:
+    """The installation's own rules.
+
+    Attributes:
+        hmac_key: Key of ``hash`` redaction; equal values hash alike, nobody else can try values.
+        limit_bytes: JSON bytes up to which inputs (and outputs) are kept whole.
+    """
+
+    hmac_key: bytes = field(repr=False)
+    limit_bytes: int = 65536
+
+
+def hashed(value: object, key: bytes) -> str:
+    """Replace a value by its keyed hash, which can still be joined on."""
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # a lone surrogate, or a number beyond 64 bits
+        text = repr(value).encode("utf-8", "surrogatepass")
+    return "hmac:" + hmac.digest(key, text, "sha256").hex()
+
+
+def keeps_whole(settings: ModelSettings, prediction_id: str) -> bool:
+    """Whether this call is kept in full; a sample is drawn by the random end of its id."""
+    if settings.record is RecordMode.SAMPLE:
+        return int(prediction_id[-8:], 16) / 2**32 < settings.sample_share
+    return settings.record is RecordMode.FULL
+
+
+def recorded_unit(unit: str | None, settings: ModelSettings, rules: RecordRules) -> str | None:
+    """Return the unit as the log may hold it."""
+    how = settings.redact.get(UNIT)
+    if unit is None or how is Redaction.DROP:
+        return None
+    return unit if how is None else hashed(unit, rules.hmac_key)
+
+
+def recorded_inputs(
+    inputs: Inputs,
+    tensors: Tensors | None,
+    signature: Signature,
+    *,
+    settings: ModelSettings,
+    rules: RecordRules,
+    whole: bool,
+) -> Any:
+    """Return the inputs as the log may hold them: JSON values.
+
+    Args:
+        inputs: As the caller sent them.
+        tensors: As they were understood, or None when they did not fit the signature.
+        signature: Of the version that was chosen.
+        settings: The model's rules for recording.
+        rules: The installation's rules.
+        whole: Whether this call is kept in full.
+
+    Returns:
+        The rows or columns as sent; with a redacted field, an object of fields instead; a digest
+        when they are too large or are not to be kept; None when they could not be redacted.
+    """
+    if tensors is None:
+        return None if settings.redact else _unread(inputs, rules, whole=whole)
+    hidden = _hidden(settings, signature)
+    if not hidden:
+        names = _name_bytes(signature)
+        return _bounded(lambda: _as_sent(inputs), tensors, rules, whole=whole, name_bytes=names)
+    shown = _without(tensors, signature, hidden)
+    hashes = _hashes(tensors, signature, hidden, rules.hmac_key)
+    kept = _bounded(
+        lambda: _lists(shown), shown, rules, whole=whole, name_bytes=_name_bytes(signature)
+    )
+    return {**kept, **hashes} if _fits(hashes, rules.limit_bytes) else kept
+
+
+def recorded_outputs(outputs: Tensors, *, rules: RecordRules, whole: bool) -> Any:
+    """Return the outputs as the log may hold them: nested lists by name, or a digest."""
+    names = max(map(len, outputs), default=0) * ESCAPED_BYTES
+    return _bounded(lambda: _lists(outputs), outputs, rules, whole=whole, name_bytes=names)
+
+
+def _name_bytes(signature: Signature) -> int:
+    return ESCAPED_BYTES * max(
+        len(name) for spec in signature.inputs for name in (spec.name, *spec.columns)
+    )
+
+
+def _hidden(settings: ModelSettings, signature: Signature) -> dict[str, Redaction]:
+    if not settings.redact:
+        return {}
+    fields = {spec.name for spec in signature.inputs}
+    fields |= {column for spec in signature.inputs for column in spec.columns}
+    return {name: how for name, how in settings.redact.items() if name in fields}
+
+
+def _as_sent(inputs: Inputs) -> Any:
+    if isinstance(inputs, RowInputs):
+        return list(inputs.rows)
+    if isinstance(inputs, ColumnInputs):
+        return dict(inputs.columns)
+    return _lists(inputs.tensors)
+
+
+def _lists(tensors: Tensors) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in tensors.items()}
+
+
+def _bounded(
+    make: Callable[[], Any],
+    tensors: Tensors,
+    rules: RecordRules,
+    *,
+    whole: bool,
+    name_bytes: int,
+) -> Any:
+    # A JSON value takes two bytes at least, so a tensor over the limit need not be written to know.
+    count = sum(array.size for array in tensors.values())
+    if whole and count * 2 <= rules.limit_bytes:
+        value = make()
+        if _surely_fits(tensors, count, name_bytes, rules.limit_bytes) or _fits(
+            value, rules.limit_bytes
+        ):
+            return value
+    return {"digest": {name: _digest(array) for name, array in tensors.items()}}
+
+
+def _surely_fits(tensors: Tensors, count: int, name_bytes: int, limit: int) -> bool:
+    # Names are counted once per number, as in rows that are objects: too much, never too little.
+    numbers = all(array.dtype != object for array in tensors.values())
+    return numbers and count * (NUMBER_BYTES + name_bytes) + FRAME_BYTES <= limit
+
+
+def _fits(value: object, limit: int) -> bool:
+    try:
+        return len(orjson.dumps(value)) <= limit
+    except orjson.JSONEncodeError:
+        return False
+
+
+def _digest(array: NDArray[np.generic]) -> dict[str, Any]:
+    flat = array.ravel()
+    if array.dtype == object:
+        texts = [str(one) for one in flat]
+        content = repr(texts).encode("utf-8", "surrogatepass")
+        first: list[Any] = [one[:FIRST_TEXT] for one in texts[:FIRST_VALUES]]
+    else:
+        content = np.ascontiguousarray(flat).tobytes()
+        first = flat[:FIRST_VALUES].tolist()
+    return {
+        "dtype": "string" if array.dtype == object else array.dtype.name,
+        "shape": list(array.shape),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "first": first,
+    }
+
+
+def _unread(inputs: Inputs, rules: RecordRules, *, whole: bool) -> Any:
+    """Keep inputs that did not fit the signature, so that their sender's bug can be found."""
+    if not isinstance(inputs, RowInputs | ColumnInputs):
+        return {"digest": {name: _digest(array) for name, array in inputs.tensors.items()}}
+    value = _as_sent(inputs)
+    if whole and _fits(value, rules.limit_bytes):
+        return value
+    return {"digest": None}
+
+
+def _without(
+    tensors: Tensors, signature: Signature, hidden: Mapping[str, Redaction]
+) -> dict[str, NDArray[np.generic]]:
+    """Leave out hidden inputs, and split inputs with hidden columns into the other columns."""
+    shown: dict[str, NDArray[np.generic]] = {}
+    for spec in signature.inputs:
+        if spec.name in hidden:
+            continue
+        if not hidden.keys() & set(spec.columns):
+            shown[spec.name] = tensors[spec.name]
+            continue
+        columns = _columns(spec, tensors[spec.name])
+        shown.update({name: one for name, one in columns.items() if name not in hidden})
+    return shown
+
+
+def _hashes(
+    tensors: Tensors, signature: Signature, hidden: Mapping[str, Redaction], key: bytes
+) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for spec in signature.inputs:
+        fields = {spec.name: tensors[spec.name], **_columns(spec, tensors[spec.name])}
+        for name, array in fields.items():
+            if hidden.get(name) is Redaction.HASH:
+                values = array.tolist() if array.ndim else [array.tolist()]
+                found[name] = [hashed(value, key) for value in values]
+    return found
+
+
+def _columns(spec: TensorSpec, array: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
+    if not spec.columns or array.ndim == 0 or array.shape[-1] != len(spec.columns):
+        return {}
+    return {name: array[..., at] for at, name in enumerate(spec.columns)}
