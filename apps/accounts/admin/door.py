@@ -1,0 +1,52 @@
+"""What the screens of accounts share: who asks, and errors said on the page they belong to."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+from apps.accounts.callers import Caller
+from apps.accounts.models import User
+from apps.accounts.selectors import caller_of_user
+from apps.core.admin import PlatformAdmin
+from apps.core.errors import NotAuthenticated, PlatformError
+
+
+def caller_of_request(request: HttpRequest) -> Caller:
+    """Return who uses the page."""
+    user = request.user
+    if not isinstance(user, User):
+        raise NotAuthenticated("Sign in first.")
+    known = getattr(request, "platform_caller", None)
+    if known is None:
+        known = caller_of_user(user)
+        request.platform_caller = known  # type: ignore[attr-defined]  # once per request
+    found: Caller = known
+    return found
+
+
+class AccountsAdmin(PlatformAdmin):
+    """A refusal by an action undoes the whole form and is said on it."""
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        try:
+            reply: HttpResponse = super().changeform_view(
+                request, object_id, form_url, extra_context
+            )
+        except PlatformError as error:
+            if request.method != "POST":
+                raise
+            words = [error.message, *(one.detail for one in error.problems)]
+            self.message_user(request, " ".join(words), messages.ERROR)
+            return HttpResponseRedirect(request.path)
+        return reply
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nothing an audit may ask about is deleted: users are disabled, keys revoked."""
+        return False

@@ -1,0 +1,1 @@
+"""Actions on people, teams, keys and sign-ins."""

@@ -1,0 +1,285 @@
+"""The screens of accounts: everything through the actions, nothing beyond one's own teams."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+from django.utils import timezone
+
+from apps.accounts import keys as format_of_keys
+from apps.accounts.models import ApiKey, Membership, Team, User
+from apps.accounts.snapshot import PersonBody, Role, person_from_json
+from apps.core.models import Event, SnapshotEntry
+from tests.factories.accounts import PASSWORD, make_key, make_member, make_team, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def boss() -> User:
+    return make_user("boss", is_admin=True)
+
+
+@pytest.fixture
+def team() -> Team:
+    return make_team("blue")
+
+
+def page(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def staff(team: Team, role: Role, name: str) -> User:
+    user = make_member(team, role, name)
+    User.objects.filter(pk=user.pk).update(is_staff=True)
+    return User.objects.get(pk=user.pk)
+
+
+def entry(user: User) -> PersonBody:
+    body = SnapshotEntry.objects.get(kind="person", key=str(user.pk)).body
+    assert body is not None
+    return person_from_json(body)
+
+
+# -- people --------------------------------------------------------------------------------------
+
+
+def test_a_user_made_on_the_page_is_known_to_serving(boss: User) -> None:
+    form = {
+        "username": "eve",
+        "email": "eve@example.org",
+        "usable_password": "true",
+        "password1": PASSWORD,
+        "password2": PASSWORD,
+    }
+    assert page(boss).post("/admin/accounts/user/add/", form).status_code == 302
+    eve = User.objects.get(username="eve")
+    assert entry(eve).is_active
+    assert Event.objects.get(verb="user.created", target_id=str(eve.pk)).actor_name == "boss"
+
+
+def test_two_users_cannot_have_one_email_address(boss: User) -> None:
+    make_user("ada")
+    form = {
+        "username": "eve",
+        "email": "ADA@example.org",
+        "usable_password": "true",
+        "password1": PASSWORD,
+        "password2": PASSWORD,
+    }
+    reply = page(boss).post("/admin/accounts/user/add/", form)
+    assert "Somebody has this email address already." in reply.content.decode()
+
+
+def test_disabling_on_the_page_reaches_serving(boss: User) -> None:
+    ada = make_user("ada")
+    form = {"username": "ada", "email": ada.email, "is_staff": "on"}
+    reply = page(boss).post(f"/admin/accounts/user/{ada.pk}/change/", form)
+    assert reply.status_code == 302
+    assert not entry(ada).is_active
+    assert entry(ada).token_version == 2
+    assert "is_active" in Event.objects.get(verb="user.changed").facts["changed"]
+
+
+def test_a_permission_granted_on_the_page_reaches_serving(boss: User) -> None:
+    ada = make_user("ada")
+    granted, _ = Permission.objects.get_or_create(
+        codename="upload_code_bearing_model",
+        content_type=ContentType.objects.filter(app_label="registry").first()
+        or ContentType.objects.create(app_label="registry", model="registeredmodel"),
+    )
+    form = {
+        "username": "ada",
+        "email": ada.email,
+        "is_active": "on",
+        "user_permissions": [granted.pk],
+    }
+    page(boss).post(f"/admin/accounts/user/{ada.pk}/change/", form)
+    assert entry(ada).permissions == ("registry.upload_code_bearing_model",)
+
+
+def test_a_password_set_by_the_admin_ends_the_users_tokens(boss: User) -> None:
+    ada = make_user("ada")
+    form = {
+        "usable_password": "true",
+        "password1": "another-long-password",
+        "password2": "another-long-password",
+    }
+    reply = page(boss).post(f"/admin/accounts/user/{ada.pk}/password/", form)
+    assert reply.status_code == 302
+    ada.refresh_from_db()
+    assert ada.check_password("another-long-password")
+    assert entry(ada).token_version == ada.token_version == 2
+
+
+def test_ones_own_password_page_ends_ones_tokens(boss: User) -> None:
+    new = "another-long-password"
+    form = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
+    client = page(boss)
+    wrong = client.post("/admin/password_change/", form | {"old_password": "x"})
+    assert wrong.status_code == 200
+    assert entry(boss).token_version == 1
+    assert client.post("/admin/password_change/", form).status_code == 302
+    assert entry(boss).token_version == 2
+    assert client.get("/admin/accounts/team/").status_code == 200, "the session goes on"
+
+
+def test_nobody_is_deleted(boss: User, team: Team) -> None:
+    ada = make_user("ada")
+    client = page(boss)
+    for path in (f"user/{ada.pk}", f"team/{team.pk}"):
+        assert client.get(f"/admin/accounts/{path}/delete/").status_code == 403
+    assert client.get(f"/admin/accounts/user/{ada.pk}/change/").status_code == 200
+
+
+# -- teams ---------------------------------------------------------------------------------------
+
+
+def members_form(*rows: dict[str, Any], initial: int = 0, **more: Any) -> dict[str, Any]:
+    form: dict[str, Any] = {
+        "memberships-TOTAL_FORMS": len(rows),
+        "memberships-INITIAL_FORMS": initial,
+        **more,
+    }
+    for number, row in enumerate(rows):
+        form |= {f"memberships-{number}-{name}": value for name, value in row.items()}
+    return form
+
+
+def test_a_team_and_its_members_are_made_by_the_actions(boss: User) -> None:
+    ada = make_user("ada")
+    form = members_form({"user": ada.pk, "role": "viewer"}, slug="red", name="Red")
+    assert page(boss).post("/admin/accounts/team/add/", form).status_code == 302
+    red = Team.objects.get(slug="red")
+    assert entry(ada).roles == {red.pk: Role.VIEWER}
+    verbs = Event.objects.filter(team_id=red.pk).order_by("id").values_list("verb", flat=True)
+    assert list(verbs) == ["team.created", "member.added"]
+
+
+def test_roles_change_and_members_leave_by_the_actions(boss: User, team: Team) -> None:
+    ada, eve = make_member(team, Role.VIEWER, "ada"), make_member(team, Role.VIEWER, "eve")
+    rows = {one.user_id: one.pk for one in Membership.objects.all()}
+    form = members_form(
+        {"id": rows[ada.pk], "team": team.pk, "role": "maintainer"},
+        {"id": rows[eve.pk], "team": team.pk, "role": "viewer", "DELETE": "on"},
+        initial=2,
+        name="Blue",
+    )
+    assert page(boss).post(f"/admin/accounts/team/{team.pk}/change/", form).status_code == 302
+    assert entry(ada).roles == {team.pk: Role.MAINTAINER}
+    assert entry(eve).roles == {}
+    assert Membership.objects.get().user == ada
+
+
+def test_a_maintainer_manages_the_own_team_and_sees_no_other(team: Team) -> None:
+    red = make_team("red")
+    ada, viv = staff(team, Role.MAINTAINER, "ada"), staff(team, Role.VIEWER, "viv")
+    assert "Red" not in page(ada).get("/admin/accounts/team/").content.decode()
+    assert page(ada).get(f"/admin/accounts/team/{red.pk}/change/").status_code == 302
+    form = members_form(name="Azure")
+    assert page(viv).post(f"/admin/accounts/team/{team.pk}/change/", form).status_code == 403
+    assert page(ada).post(f"/admin/accounts/team/{team.pk}/change/", form).status_code == 302
+    assert page(ada).get("/admin/accounts/team/add/").status_code == 403
+    team.refresh_from_db()
+    assert team.name == "Azure"
+
+
+def test_whoever_is_no_staff_sees_no_page(team: Team) -> None:
+    ada = make_member(team, Role.MAINTAINER, "ada")
+    assert page(ada).get("/admin/accounts/team/").status_code == 302
+
+
+# -- keys ----------------------------------------------------------------------------------------
+
+
+def wish(team: Team, **more: Any) -> dict[str, Any]:
+    end = timezone.now() + timedelta(days=30)
+    return {
+        "name": "mine",
+        "team": team.pk,
+        "kind": "live",
+        "scopes": ["predict"],
+        "environments": ["production"],
+        "model_names": "wine, iris",
+        "expires_at_0": end.date().isoformat(),
+        "expires_at_1": "12:00:00",
+    } | more
+
+
+def test_a_key_made_on_the_page_is_shown_once(team: Team) -> None:
+    ada = staff(team, Role.CONTRIBUTOR, "ada")
+    client = page(ada)
+    assert client.get("/admin/accounts/apikey/add/").status_code == 200
+    reply = client.post("/admin/accounts/apikey/add/", wish(team))
+    key = ApiKey.objects.get()
+    text = re.search(format_of_keys.SCANNER_REGEX, reply.content.decode())
+    assert text is not None
+    assert format_of_keys.parse(text[0]).matches(key.sha256)  # type: ignore[union-attr]
+    assert "no-store" in reply.headers["Cache-Control"]
+    assert (key.owner, key.model_names) == (ada, ["wine", "iris"])
+    again = client.get(f"/admin/accounts/apikey/{key.pk}/change/").content.decode()
+    assert key.prefix in again
+    assert text[0][-38:] not in again
+    assert key.sha256 not in again
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"scopes": ["admin:*"]}, "Only a maintainer"),
+        ({"kind": "test"}, "A test key never reaches production."),
+        ({"expires_at_0": "2020-01-01"}, "within two years"),
+        ({"scopes": []}, "This field is required."),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused_on_the_form(
+    team: Team, more: dict[str, Any], words: str
+) -> None:
+    ada = staff(team, Role.CONTRIBUTOR, "ada")
+    reply = page(ada).post("/admin/accounts/apikey/add/", wish(team, **more))
+    assert words in reply.content.decode()
+    assert not ApiKey.objects.exists()
+
+
+def test_no_key_is_made_for_another_team(team: Team) -> None:
+    ada = staff(team, Role.MAINTAINER, "ada")
+    page(ada).post("/admin/accounts/apikey/add/", wish(make_team("red")))
+    assert not ApiKey.objects.exists()
+
+
+def test_a_viewer_makes_no_key(team: Team) -> None:
+    viv = staff(team, Role.VIEWER, "viv")
+    assert page(viv).post("/admin/accounts/apikey/add/", wish(team)).status_code == 403
+
+
+def test_a_key_is_revoked_on_its_page_with_a_reason(team: Team) -> None:
+    ada = staff(team, Role.CONTRIBUTOR, "ada")
+    key, _ = make_key(team, ada)
+    client = page(ada)
+    url = f"/admin/accounts/apikey/{key.pk}/revoke/"
+    assert "Revoke key" in client.get(f"/admin/accounts/apikey/{key.pk}/change/").content.decode()
+    client.post(url, {"_form_submitted": "True", "reason": ""})
+    key.refresh_from_db()
+    assert key.revoked_at is None, "a reason is asked for"
+    reply = client.post(url, {"_form_submitted": "True", "reason": "leaked"})
+    assert reply.headers["HX-Redirect"] == f"/admin/accounts/apikey/{key.pk}/change/"
+    assert Event.objects.get(verb="key.revoked").reason == "leaked"
+    assert SnapshotEntry.objects.get(kind="key").deleted
+
+
+def test_another_teams_key_is_neither_seen_nor_revoked(team: Team) -> None:
+    ada = staff(team, Role.MAINTAINER, "ada")
+    red = make_team("red")
+    key, _ = make_key(red, make_member(red, Role.CONTRIBUTOR))
+    client = page(ada)
+    assert key.pk not in client.get("/admin/accounts/apikey/").content.decode()
+    url = f"/admin/accounts/apikey/{key.pk}/revoke/"
+    client.post(url, {"_form_submitted": "True", "reason": "x"})
+    key.refresh_from_db()
+    assert key.revoked_at is None
