@@ -5,8 +5,11 @@ from pathlib import Path
 
 from celery import Celery
 
+from mlplatform import broker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mlplatform.settings.dev")
 
+broker.register()
 app = Celery("mlplatform")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

@@ -37,7 +37,6 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
-    "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "apps.core",
@@ -112,7 +111,7 @@ CACHES: dict[str, dict[str, Any]] = {
 
 # Redis, or files below DATA_DIR that need no server (one machine only). The broker is a hint: the
 # truth about background work is the table core.Work.
-CELERY_BROKER_URL = env.secret("MLP_BROKER_URL") or REDIS_URL or "filesystem://"
+CELERY_BROKER_URL = env.secret("MLP_BROKER_URL") or REDIS_URL or "filesystem://localhost"
 if CELERY_BROKER_URL.startswith("filesystem"):
     _broker = DATA_DIR / "broker"
     CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
@@ -216,7 +215,7 @@ CONTENT_SECURITY_POLICY = {
 }
 
 # ES256 key pair (PEM). Made and kept in DATA_DIR/keys when not given. A process that only serves
-# needs the public one alone.
+# needs the public one alone; that may hold two PEM blocks while a rotation is under way.
 JWT_PRIVATE_KEY = env.secret("MLP_JWT_PRIVATE_KEY")
 JWT_PUBLIC_KEY = env.secret("MLP_JWT_PUBLIC_KEY")
 JWT_ISSUER = env.text("MLP_JWT_ISSUER", "mlplatform")
@@ -245,6 +244,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": r"/api/v1",
+    # Each door once, though it answers at several addresses.
+    "PREPROCESSING_HOOKS": ["apps.core.api.schema.documented"],
     "COMPONENT_SPLIT_REQUEST": True,
 }
 # Anyone may read /docs and the schema; otherwise a login is asked for.
@@ -288,6 +289,12 @@ FOLLOW_POLL_SECONDS = env.number("MLP_FOLLOW_POLL_SECONDS", 0.2)
 PREDICTION_RETENTION_DAYS = env.integer("MLP_PREDICTION_RETENTION_DAYS", 90)
 # Days of PostgreSQL partitions that are made ahead.
 PARTITION_DAYS_AHEAD = env.integer("MLP_PARTITION_DAYS_AHEAD", 7)
+
+# --- one machine: `make run` -------------------------------------------------------------------
+# Address of the web server, host:port.
+BIND = env.text("MLP_BIND", "127.0.0.1:8000")
+# Train, upload and release two small models on the first start.
+DEMO = env.switch("MLP_DEMO", default=True)
 
 # --- the rest ---------------------------------------------------------------------------------
 USE_TZ = True

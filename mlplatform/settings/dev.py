@@ -1,5 +1,6 @@
 """The embedded default: everything on one machine, no server to install."""
 
+from mlplatform.settings import env
 from mlplatform.settings.base import *
 
 REQUIRE_APPROVAL = env.switch("MLP_REQUIRE_APPROVAL", default=False)

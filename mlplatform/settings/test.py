@@ -5,7 +5,9 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("MLP_ENV_FILE", "0")
-os.environ.setdefault("MLP_DATA_DIR", tempfile.mkdtemp(prefix="mlplatform-test-"))
+# One folder per test process: those of a parallel run inherit this environment from the first.
+if "PYTEST_XDIST_WORKER" in os.environ or "MLP_DATA_DIR" not in os.environ:
+    os.environ["MLP_DATA_DIR"] = tempfile.mkdtemp(prefix="mlplatform-test-")
 
 from mlplatform.settings.base import *
 

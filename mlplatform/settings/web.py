@@ -1,5 +1,6 @@
 """Admin and API role in production: behind TLS, all middleware."""
 
+from mlplatform.settings import env
 from mlplatform.settings.base import *
 
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

@@ -1,0 +1,14 @@
+"""The doors of the role ``serving``: predictions and health, nothing else."""
+
+from django.urls import include, path
+
+from apps.inference.urls import HEALTH, SERVING
+
+handler404 = "apps.core.api.exceptions.page_not_found"
+handler500 = "apps.core.api.exceptions.server_error"
+
+urlpatterns = [
+    path("api/v1/", include((SERVING, "inference"))),
+    path("api/", include((SERVING, "inference"), namespace="short-inference")),
+    *HEALTH,
+]

@@ -1,0 +1,49 @@
+"""What holds for all tests: plain rules have no database, services are named by the environment."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+UNIT = Path(__file__).parent / "unit"
+DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "admin_user", "admin_client"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a unit test that asks for a database; it belongs to tests/apps."""
+    wrong = [item.nodeid for item in items if item.path.is_relative_to(UNIT) and _has_db(item)]
+    if wrong:
+        raise pytest.UsageError("tests/unit may touch no database: " + ", ".join(sorted(wrong)))
+
+
+def _has_db(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return item.get_closest_marker("django_db") is not None or bool(fixtures & DATABASE_FIXTURES)
+
+
+def pytest_unconfigure() -> None:
+    """Remove the data folder that the test settings made for this process."""
+    folder = Path(settings.DATA_DIR)
+    if folder.name.startswith("mlplatform-test-"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url() -> str:
+    """Address of a private PostgreSQL on which databases may be made."""
+    return _service("MLP_TEST_POSTGRES_URL", "PostgreSQL")
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """Address of a private Redis that keeps nothing."""
+    return _service("MLP_TEST_REDIS_URL", "Redis")
+
+
+def _service(name: str, what: str) -> str:
+    url = os.environ.get(name, "")
+    if not url:
+        pytest.skip(f"{what} was not started; `make test` starts it")
+    return url

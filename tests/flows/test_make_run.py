@@ -1,0 +1,175 @@
+"""``manage.py dev`` as a whole, on an empty data folder: what README promises of ``make run``."""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+from psycopg import sql
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@contextlib.contextmanager
+def database() -> Iterator[str]:
+    """A database of its own on the suite's PostgreSQL; nothing (SQLite) when it runs without."""
+    server = os.environ.get("DATABASE_URL", "")
+    if not server:
+        yield ""
+        return
+    name = f"run_{uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as link:
+        link.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+        finally:
+            link.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    with database() as url:
+        yield {
+            **inherited,
+            "MLP_DATA_DIR": str(tmp_path / "data"),
+            "MLP_BIND": f"127.0.0.1:{port}",
+            "MLP_ENV_FILE": "0",
+            "DATABASE_URL": url,
+        }
+
+
+class Run:
+    """One ``manage.py dev``: its lines, gathered by a thread, and waits for one of them."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.lines: list[str] = []
+        self._more = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "dev"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._more:
+                self.lines.append(line.rstrip("\n"))
+                self._more.notify_all()
+        with self._more:
+            self._more.notify_all()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Return the first line that matches; the suite's own timeout ends a vain wait."""
+        at = 0
+        with self._more:
+            while True:
+                for line in self.lines[at:]:
+                    if found := re.search(pattern, line):
+                        return found
+                at = len(self.lines)
+                assert self._reader.is_alive(), "\n".join(["it ended:", *self.lines[-40:]])
+                self._more.wait(timeout=1)
+
+    def children(self) -> dict[int, str]:
+        """The pids below the supervisor, with their command lines."""
+        found, todo = {}, [self.process.pid]
+        while todo:
+            for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+                for pid in map(int, task.read_text().split()):
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+                    found[pid] = command.decode(errors="replace")
+                    todo.append(pid)
+        return found
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+        self._reader.join()
+
+    def curl(self) -> list[str]:
+        """The request that the demo printed, as words."""
+        self.wait_for(r"^demo +\| It answers: ")
+        text = [
+            line.split("| ", 1)[1] for line in self.lines if re.match(r"demo +\|.*(curl| -)", line)
+        ]
+        return shlex.split(" ".join(text).replace("\\ ", " "))
+
+
+@contextlib.contextmanager
+def running(environment: dict[str, str]) -> Iterator[Run]:
+    run = Run(environment)
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+        run.process.wait()
+        run._reader.join(timeout=10)
+        assert run.process.stdout is not None
+        run.process.stdout.close()
+
+
+def ask(words: list[str]) -> httpx.Response:
+    """Send what the printed ``curl`` would."""
+    assert words[0] == "curl"
+    url = next(word for word in words if word.startswith("http"))
+    headers = dict(words[at + 1].split(": ", 1) for at, word in enumerate(words) if word == "-H")
+    return httpx.post(url, headers=headers, content=words[words.index("-d") + 1], timeout=30)
+
+
+def test_make_run_ends_in_a_curl_that_works_survives_a_death_and_leaves_nothing_behind(
+    environment: dict[str, str],
+) -> None:
+    data = Path(environment["MLP_DATA_DIR"])
+    with running(environment) as run:
+        run.wait_for(r"Admin 'admin' was made\. Password: \S{12,}")
+        printed = run.curl()
+        first = ask(printed)
+        assert first.status_code == 200
+        assert (first.json()["model"], first.json()["version"]) == ("wine", 1)
+        assert (data / "demo.key").stat().st_mode & 0o777 == 0o600
+
+        master = next(pid for pid, command in run.children().items() if "gunicorn" in command)
+        os.kill(master, signal.SIGKILL)
+        run.wait_for(r"^web was ended by signal 9")
+        transport = httpx.HTTPTransport(retries=10)
+        with httpx.Client(transport=transport, timeout=30) as client:
+            url = f"http://{environment['MLP_BIND']}/health/ready"
+            while client.get(url).status_code != 200:
+                pass
+        assert ask(printed).json()["predictions"] == first.json()["predictions"]
+
+        before = run.children()
+        run.end()
+        assert run.process.returncode == 0
+        assert [before[pid] for pid in before if Path(f"/proc/{pid}").exists()] == []
+
+    with running(environment) as again:
+        assert again.curl() == printed
+        assert not [line for line in again.lines if "Password" in line or "Trained" in line]
+        answer = ask(printed)
+        assert answer.json()["predictions"] == first.json()["predictions"]
+        again.end()
