@@ -1,0 +1,187 @@
+"""Endpoints of a model: what is live, its history; release, approve, reject, roll back."""
+
+from http import HTTPStatus
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.accounts.api.authentication import caller
+from apps.accounts.callers import Caller
+from apps.accounts.policies import Action
+from apps.accounts.selectors import actor_of
+from apps.core.api.pagination import NewestFirst
+from apps.core.api.schema import problems
+from apps.registry import selectors
+from apps.registry.api.reach import model_for
+from apps.registry.api.serializers import (
+    EndpointSerializer,
+    ReasonSerializer,
+    ReleaseSerializer,
+    ReleaseWishSerializer,
+    RollbackWishSerializer,
+)
+from apps.registry.models import Endpoint, Release
+from apps.registry.services import releases
+from apps.registry.snapshot import Arm, ArmRole
+from apps.registry.states import Environment, ReleaseState
+
+NEWEST = 20
+
+
+def _endpoint(who: Caller, model: str, environment: str, action: Action) -> Endpoint:
+    known = environment if environment in frozenset(Environment) else None
+    found = model_for(who, model, action, known)
+    return selectors.find_endpoint(found, environment.replace("\x00", ""))
+
+
+class EndpointView(APIView):
+    @extend_schema(
+        operation_id="read_endpoint",
+        summary="What serves in an environment, and how it came to that",
+        responses={200: EndpointSerializer, **problems(401, 403, 404)},
+        tags=["releases"],
+    )
+    def get(self, request: Request, model: str, environment: str) -> Response:
+        # Reading is not bound to environments: a production key may look at staging.
+        found = model_for(caller(request), model, Action.MODEL_READ)
+        endpoint = selectors.find_endpoint(found, environment.replace("\x00", ""))
+        newest = list(selectors.releases_of(endpoint)[:NEWEST])
+        body = {
+            "model": endpoint.model,
+            "environment": endpoint.environment,
+            "required": endpoint.required,
+            "live": selectors.live_release(endpoint),
+            "newest": newest,
+            "events": selectors.history_of_releases(newest)[: 3 * NEWEST],
+        }
+        return Response(EndpointSerializer(body).data)
+
+
+class ReleasesView(APIView):
+    @extend_schema(
+        operation_id="list_releases",
+        summary="The releases of an endpoint, newest first",
+        responses={200: ReleaseSerializer(many=True), **problems(401, 403, 404)},
+        tags=["releases"],
+    )
+    def get(self, request: Request, model: str, environment: str) -> Response:
+        found = model_for(caller(request), model, Action.MODEL_READ)
+        endpoint = selectors.find_endpoint(found, environment.replace("\x00", ""))
+        pages = NewestFirst()
+        page = pages.paginate_queryset(selectors.releases_of(endpoint), request, view=self)
+        return pages.get_paginated_response(ReleaseSerializer(page, many=True).data)
+
+    @extend_schema(
+        operation_id="make_release",
+        summary="Release a version, or several with their shares",
+        description="201 when it is live; 202 when it waits for another person's approval.",
+        request=ReleaseWishSerializer,
+        responses={
+            201: ReleaseSerializer,
+            202: ReleaseSerializer,
+            **problems(400, 401, 403, 404, 409),
+        },
+        tags=["releases"],
+    )
+    def post(self, request: Request, model: str, environment: str) -> Response:
+        who = caller(request)
+        waits = releases.needs_approval(environment)
+        action = Action.RELEASE_ASK if waits else Action.RELEASE_MAKE
+        endpoint = _endpoint(who, model, environment, action)
+        form = ReleaseWishSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        wish = form.validated_data
+        release = releases.make_release(
+            endpoint,
+            version=wish.get("version"),
+            arms=_arms(wish.get("arms", ())),
+            reason=wish["reason"],
+            expected_release=wish["expected_release"],
+            actor=actor_of(who),
+            person_id=who.user_id,
+        )
+        return _made(release)
+
+
+def _arms(wishes: Any) -> tuple[Arm, ...]:
+    return releases.arms_by_share(
+        [(one["version"], ArmRole(one["role"]), one["share"], one.get("variant")) for one in wishes]
+    )
+
+
+def _made(release: Release) -> Response:
+    live = release.state == ReleaseState.LIVE
+    status = HTTPStatus.CREATED if live else HTTPStatus.ACCEPTED
+    return Response(ReleaseSerializer(release).data, status=status)
+
+
+class ApproveView(APIView):
+    @extend_schema(
+        operation_id="approve_release",
+        summary="Let a waiting release go live; only another person may",
+        request=ReasonSerializer,
+        responses={200: ReleaseSerializer, **problems(400, 401, 403, 404, 409)},
+        tags=["releases"],
+    )
+    def post(self, request: Request, model: str, environment: str, number: int) -> Response:
+        who = caller(request)
+        endpoint = _endpoint(who, model, environment, Action.RELEASE_APPROVE)
+        form = ReasonSerializer(data=request.data or {})
+        form.is_valid(raise_exception=True)
+        release = releases.approve(
+            selectors.find_release(endpoint, number),
+            actor=actor_of(who),
+            person_id=who.user_id,
+            reason=form.validated_data["reason"],
+        )
+        return Response(ReleaseSerializer(release).data)
+
+
+class RejectView(APIView):
+    @extend_schema(
+        operation_id="reject_release",
+        summary="Refuse a waiting release, with a reason",
+        request=ReasonSerializer,
+        responses={200: ReleaseSerializer, **problems(400, 401, 403, 404, 409)},
+        tags=["releases"],
+    )
+    def post(self, request: Request, model: str, environment: str, number: int) -> Response:
+        who = caller(request)
+        endpoint = _endpoint(who, model, environment, Action.RELEASE_APPROVE)
+        form = ReasonSerializer(data=request.data or {})
+        form.is_valid(raise_exception=True)
+        release = releases.reject(
+            selectors.find_release(endpoint, number),
+            actor=actor_of(who),
+            person_id=who.user_id,
+            reason=form.validated_data["reason"],
+        )
+        return Response(ReleaseSerializer(release).data)
+
+
+class RollbackView(APIView):
+    @extend_schema(
+        operation_id="roll_back",
+        summary="Go back to an older release; never waits for approval",
+        request=RollbackWishSerializer,
+        responses={201: ReleaseSerializer, **problems(400, 401, 403, 404, 409)},
+        tags=["releases"],
+    )
+    def post(self, request: Request, model: str, environment: str) -> Response:
+        who = caller(request)
+        endpoint = _endpoint(who, model, environment, Action.RELEASE_ROLL_BACK)
+        form = RollbackWishSerializer(data=request.data or {})
+        form.is_valid(raise_exception=True)
+        wish = form.validated_data
+        release = releases.roll_back(
+            endpoint,
+            to=wish["to"],
+            reason=wish["reason"],
+            expected_release=wish["expected_release"],
+            actor=actor_of(who),
+            person_id=who.user_id,
+        )
+        return _made(release)
