@@ -1,0 +1,226 @@
+"""Walks the spool: adopt orphans, read, write, and only then delete.
+
+A file goes after the commit that holds its last record. A crash in between ships it again, which
+adds nothing. A record that the database refuses is found by halving and put aside with the reason.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
+from django.utils import timezone
+
+from apps.core.errors import Unavailable
+from apps.inference.engine.spool import Segment, adopt, orphans, sealed_segments
+from apps.inference.journal_db import tables
+from apps.inference.journal_db.rows import Row, row_from
+from apps.inference.models import PredictionRejected
+
+LOG = logging.getLogger(__name__)
+DAMAGED = "damaged"
+DAMAGED_DAYS = 7
+# Classes of SQLSTATE with which PostgreSQL refuses a value, not a moment: data exception,
+# integrity, program limit. Everything else may succeed later, and the files wait for it.
+_REFUSALS = ("22", "23", "54")
+
+
+class LogUnavailable(Unavailable):
+    """The database does not take predictions at present; the files stay and nothing is lost."""
+
+    code = "log_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """What one walk over the spool did.
+
+    Attributes:
+        rows: Predictions that were not in the database before.
+        duplicates: Those that were, left there by a walk that ended before its file was deleted.
+        rejected: Records put aside in ``PredictionRejected``.
+        segments: Files that were deleted.
+    """
+
+    rows: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    segments: int = 0
+
+    def __add__(self, more: "Shipped") -> "Shipped":
+        return Shipped(
+            self.rows + more.rows,
+            self.duplicates + more.duplicates,
+            self.rejected + more.rejected,
+            self.segments + more.segments,
+        )
+
+
+def _never() -> bool:
+    return False
+
+
+def ship(folder: Path, *, stop: Callable[[], bool] = _never) -> Shipped:
+    """Bring everything that is sealed or orphaned into the database, oldest first.
+
+    Args:
+        folder: The spool of this machine; while somebody else ships it, nothing is done.
+        stop: Asked between two files; a true answer ends the walk early.
+
+    Raises:
+        LogUnavailable: The database does not answer; what was not committed is still in its file.
+    """
+    total = Shipped()
+    with _only_shipper(folder) as alone:
+        if not alone:
+            return total
+        adopted = {segment.path for segment in map(adopt, orphans(folder)) if segment}
+        for segment in sealed_segments(folder):
+            if stop():
+                break
+            total += _ship_segment(segment, torn_is_normal=segment.path in adopted)
+        _forget_damaged(folder)
+    return total
+
+
+@contextlib.contextmanager
+def _only_shipper(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock, which the kernel gives back when its holder dies."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    except FileNotFoundError:  # nobody wrote anything yet
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _ship_segment(segment: Segment, *, torn_is_normal: bool) -> Shipped:
+    content = segment.read()
+    total = Shipped(segments=1)
+    most = tables.MOST_ROWS[connection.vendor]
+    for start in range(0, len(content.payloads), most):
+        total += _ship_batch(content.payloads[start : start + most])
+        time.sleep(tables.PAUSE_SECONDS[connection.vendor])
+    if content.torn_bytes and not torn_is_normal:
+        _keep_damaged(segment, content.torn_bytes)
+    segment.remove()
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    payload: bytes
+    row: Row
+
+
+def _ship_batch(payloads: Sequence[bytes]) -> Shipped:
+    records: list[_Record] = []
+    total = Shipped()
+    for payload in payloads:
+        try:
+            records.append(_Record(payload, row_from(payload)))
+        except ValueError as error:
+            total += _reject(payload, str(error))
+    return total + _write(records)
+
+
+def _write(records: Sequence[_Record]) -> Shipped:
+    if not records:
+        return Shipped()
+    try:
+        new = _try_to_write([one.row for one in records])
+    except _Refused as refusal:
+        if len(records) == 1:
+            return _write_last_time(records[0], refusal)
+        middle = len(records) // 2
+        return _write(records[:middle]) + _write(records[middle:])
+    return Shipped(rows=new, duplicates=len(records) - new)
+
+
+def _write_last_time(record: _Record, refusal: "_Refused") -> Shipped:
+    # A partition that is attached at this very moment refuses sound rows once.
+    with contextlib.suppress(_Refused):
+        new = _try_to_write([record.row])
+        return Shipped(rows=new, duplicates=1 - new)
+    return _reject(record.payload, str(refusal))
+
+
+class _Refused(Exception):
+    """The database takes no such value, now or later."""
+
+
+def _try_to_write(rows: Sequence[Row]) -> int:
+    with _outages_named():
+        try:
+            return tables.write(rows)
+        except DatabaseError as error:
+            if _is_refusal(error):
+                raise _Refused(str(error)) from error
+            raise
+        except (OverflowError, UnicodeError) as error:  # the driver could not even send it
+            raise _Refused(str(error)) from error
+
+
+def _is_refusal(error: DatabaseError) -> bool:
+    sqlstate = getattr(error.__cause__, "sqlstate", None)
+    if sqlstate:
+        return str(sqlstate).startswith(_REFUSALS)
+    return isinstance(error, DataError | IntegrityError)
+
+
+@contextlib.contextmanager
+def _outages_named() -> Iterator[None]:
+    try:
+        yield
+    except (DatabaseError, InterfaceError) as error:
+        connection.close_if_unusable_or_obsolete()
+        raise LogUnavailable(
+            "The database does not take predictions at present. They stay in the spool and are "
+            "shipped when it answers again."
+        ) from error
+
+
+def _reject(payload: bytes, why: str) -> Shipped:
+    LOG.error("a spooled prediction was put aside: %s", why)
+    aside = PredictionRejected(
+        sha256=hashlib.sha256(payload).hexdigest(),
+        payload=payload,
+        error=why.replace("\x00", "\\0"),
+        at=timezone.now(),
+    )
+    with _outages_named():
+        PredictionRejected.objects.bulk_create([aside], ignore_conflicts=True)
+    return Shipped(rejected=1)
+
+
+def _keep_damaged(segment: Segment, torn_bytes: int) -> None:
+    """Keep what an owner sealed whole and the disk did not: it may hold acknowledged records."""
+    kept = segment.path.parent / DAMAGED / segment.path.name
+    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    segment.path.rename(kept)
+    LOG.error(
+        "the disk damaged a spool segment: its last %d bytes cannot be read; a copy is kept for "
+        "%d days at %s",
+        torn_bytes,
+        DAMAGED_DAYS,
+        kept,
+    )
+
+
+def _forget_damaged(folder: Path) -> None:
+    oldest = time.time() - DAMAGED_DAYS * 86_400
+    for kept in (folder / DAMAGED).glob("*"):
+        if kept.stat().st_mtime < oldest:
+            kept.unlink(missing_ok=True)

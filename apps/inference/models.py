@@ -1,0 +1,185 @@
+"""The record of predictions, and the counts made of it.
+
+``Prediction`` is an ordinary table on SQLite. On PostgreSQL it is partitioned by day of ``ts`` with
+the primary key (ts, id); Django believes in ``id`` alone, which is unique because it is a UUIDv7
+whose millisecond is ``ts``. No foreign key points at it or leaves it: a prediction outlives what it
+names.
+"""
+
+from typing import Any
+
+from django.db import models
+
+from apps.inference.engine.buckets import HourKey, MinuteKey, Tally
+
+
+class Prediction(models.Model):
+    """One call that reached a version: answered, or failed on the way.
+
+    The fields are those of ``engine.journal.PredictionRecord``; a text that was not given is empty.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    ts = models.DateTimeField("time")
+    model = models.CharField(max_length=200)
+    environment = models.CharField(max_length=32)
+    team_id = models.BigIntegerField()
+    version = models.IntegerField()
+    release = models.IntegerField(null=True)
+    arm = models.CharField(max_length=32)
+    variant = models.CharField(max_length=200)
+    experiment = models.CharField(max_length=200)
+    unit = models.CharField(max_length=200)
+    key_id = models.CharField("key", max_length=64)
+    user_id = models.BigIntegerField("user", null=True)
+    source = models.CharField(max_length=32)
+    status = models.CharField(max_length=64)
+    rows = models.IntegerField()
+    cached = models.BooleanField()
+    total_ms = models.FloatField("total, ms")
+    queue_ms = models.FloatField("queue, ms")
+    inference_ms = models.FloatField("inference, ms")
+    error = models.TextField()
+    request_id = models.CharField("request id", max_length=128)
+    client_id = models.CharField("client's id", max_length=200)
+    seq = models.BigIntegerField("number of its writer")
+    writer = models.CharField(max_length=100)
+    inputs = models.JSONField(null=True)
+    outputs = models.JSONField(null=True)
+
+    class Meta:
+        indexes = [
+            # The newest first, page by page; on PostgreSQL this is the primary key.
+            models.Index(fields=["ts", "id"], name="prediction_by_time"),
+            # The same, narrowed by what people narrow it by.
+            models.Index(fields=["team_id", "ts"], name="prediction_of_team"),
+            models.Index(fields=["model", "ts"], name="prediction_of_model"),
+            models.Index(fields=["model", "version", "ts"], name="prediction_of_version"),
+            models.Index(fields=["key_id", "ts"], name="prediction_of_key"),
+            models.Index(fields=["status", "ts"], name="prediction_of_status"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class PredictionRejected(models.Model):
+    """A spooled record that the database refused; put aside so that it blocks no other."""
+
+    sha256 = models.CharField(max_length=64, primary_key=True)
+    payload = models.BinaryField()
+    error = models.TextField()
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        verbose_name = "rejected prediction"
+
+    def __str__(self) -> str:
+        return self.sha256[:12]
+
+
+class PredictionDay(models.Model):
+    """One day of the record, as a thing that an event can name; there is no such table."""
+
+    day = models.DateField(primary_key=True)
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"predictions of {self.day}"
+
+
+class Counts(models.Model):
+    """Columns of every rollup; ``engine.buckets`` says what they mean and how they merge."""
+
+    count = models.BigIntegerField(default=0)
+    rows = models.BigIntegerField(default=0)
+    cache_hits = models.BigIntegerField(default=0)
+    latency_us = models.BigIntegerField(default=0)
+    # Bucket number to how many calls fell into it.
+    histogram = models.JSONField(default=dict)
+
+    class Meta:
+        abstract = True
+
+    def absorb(self, tally: Tally) -> None:
+        """Add counts to this row's own."""
+        self.count += tally.count
+        self.rows += tally.rows
+        self.cache_hits += tally.cache_hits
+        self.latency_us += tally.latency_us
+        _add_by_name(self.histogram, tally.histogram)
+
+    def buckets(self) -> dict[int, int]:
+        """Return the histogram by number of its bucket."""
+        return {int(bucket): count for bucket, count in self.histogram.items()}
+
+
+class PredictionMinute(Counts):
+    """Counts of one minute by endpoint, version, arm and status."""
+
+    minute = models.DateTimeField()
+    model = models.CharField(max_length=200)
+    environment = models.CharField(max_length=32)
+    version = models.IntegerField()
+    arm = models.CharField(max_length=32)
+    status = models.CharField(max_length=64)
+    errors = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=list(MinuteKey._fields), name="one_row_per_minute")
+        ]
+        indexes = [
+            # The traffic of one model over a span of time.
+            models.Index(fields=["model", "minute"], name="minute_of_model")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.version} {self.status} at {self.minute:%Y-%m-%d %H:%M}"
+
+    def absorb(self, tally: Tally) -> None:
+        super().absorb(tally)
+        self.errors += sum(tally.errors.values())
+
+    def key(self) -> MinuteKey:
+        """Return what makes this row the only one of its kind."""
+        return MinuteKey(*(getattr(self, name) for name in MinuteKey._fields))
+
+
+class KeyHour(Counts):
+    """Usage of one hour by API key and version; calls without a key have the empty one."""
+
+    hour = models.DateTimeField()
+    key_id = models.CharField(max_length=64)
+    model = models.CharField(max_length=200)
+    version = models.IntegerField()
+    # Error code to how many calls ended with it.
+    errors = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=list(HourKey._fields), name="one_row_per_key_hour")
+        ]
+        indexes = [
+            # The usage of one key over a span of time.
+            models.Index(fields=["key_id", "hour"], name="hour_of_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key_id or 'no key'} {self.model} {self.version} at {self.hour:%Y-%m-%d %H}h"
+
+    def absorb(self, tally: Tally) -> None:
+        super().absorb(tally)
+        _add_by_name(self.errors, tally.errors)
+
+    def key(self) -> HourKey:
+        """Return what makes this row the only one of its kind."""
+        return HourKey(*(getattr(self, name) for name in HourKey._fields))
+
+
+def _add_by_name(here: dict[str, Any], more: "dict[int, int] | dict[str, int]") -> None:
+    for name, count in more.items():
+        here[str(name)] = here.get(str(name), 0) + count

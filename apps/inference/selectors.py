@@ -1,0 +1,328 @@
+"""Reads of the record: predictions page by page, one by its id, and the counts.
+
+Nobody counts the table: lists go by cursor, and pages that show numbers read the rollups. Rows of
+``Prediction`` leave this app only through its own doors; other apps get counts.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from django.db.models import Q, QuerySet
+
+from apps.accounts.callers import Caller
+from apps.accounts.policies import Action, Thing, may, unseen
+from apps.core import ids
+from apps.core.errors import Invalid
+from apps.inference.engine.buckets import (
+    OK,
+    Counted,
+    HourKey,
+    MinuteKey,
+    Tally,
+    hour_tallies,
+    merge,
+    minute_tallies,
+    percentile_ms,
+)
+from apps.inference.models import KeyHour, Prediction, PredictionMinute
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Stands for every status but "ok".
+ANY_ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which predictions; what is None does not narrow. ``start`` bounds what has to be read.
+
+    Attributes:
+        start: Accepted at or after.
+        end: Accepted before.
+        status: ``ok``, an error's code, or ``error`` for all of them.
+    """
+
+    start: datetime
+    end: datetime | None = None
+    model: str | None = None
+    version: int | None = None
+    environment: str | None = None
+    key_id: str | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some predictions, and the cursor that leads to older ones (None at the end)."""
+
+    items: tuple[Prediction, ...]
+    next_cursor: str | None
+
+
+def readable_by(caller: Caller) -> QuerySet[Prediction]:
+    """Return the predictions that a caller may read, newest first."""
+    rows = Prediction.objects.order_by("-ts", "-id")
+    key = caller.key
+    if key is not None:
+        rows = rows.filter(environment__in=key.environments)
+        rows = rows.filter(model__in=key.models) if key.models else rows
+    if caller.sees_all:
+        return rows
+    candidates = caller.roles if key is None else (key.team_id,)
+    teams = [team for team in candidates if may(caller, Action.PREDICTION_READ, Thing(team))]
+    return rows.filter(team_id__in=teams)
+
+
+def predictions(wanted: Wanted, *, caller: Caller) -> QuerySet[Prediction]:
+    """Return the wanted predictions that a caller may read, newest first."""
+    rows = readable_by(caller)
+    bounds = {"ts__gte": wanted.start, "ts__lt": wanted.end}
+    exact = {name: getattr(wanted, name) for name in ("model", "version", "environment", "key_id")}
+    given = {name: value for name, value in (bounds | exact).items() if value is not None}
+    return with_status(rows.filter(**given), wanted.status)
+
+
+def with_status(rows: QuerySet[Prediction], status: str | None) -> QuerySet[Prediction]:
+    """Narrow predictions to one status, or to all errors."""
+    if status is None:
+        return rows
+    return rows.exclude(status=OK) if status == ANY_ERROR else rows.filter(status=status)
+
+
+def page_of(rows: QuerySet[Prediction], *, cursor: str | None, size: int) -> Page:
+    """Return one page of a list that is ordered newest first, without counting it.
+
+    Args:
+        rows: From ``predictions``.
+        cursor: The former page's ``next_cursor``; None for the first page.
+        size: Predictions on the page.
+
+    Raises:
+        Invalid: The cursor is none of ours.
+    """
+    if cursor is not None:
+        ts = _time_in_cursor(cursor)
+        # The first condition alone bounds the read; the second settles the same millisecond.
+        rows = rows.filter(ts__lte=ts).filter(Q(ts__lt=ts) | Q(id__lt=cursor))
+    found = tuple(rows[: size + 1])
+    more = len(found) > size
+    return Page(found[:size], str(found[size - 1].pk) if more else None)
+
+
+def prediction(identifier: str, *, caller: Caller) -> Prediction:
+    """Return one prediction; its id says in which partition it lies.
+
+    Raises:
+        NotFound: There is none, it is another team's, or it is past retention.
+    """
+    found = by_id(readable_by(caller), identifier).first()
+    if found is None:
+        raise unseen(identifier)
+    return found
+
+
+def by_id(rows: QuerySet[Prediction], identifier: str) -> QuerySet[Prediction]:
+    """Narrow predictions to one id; to none when the text is not one of our ids."""
+    try:
+        ts = time_of_id(identifier)
+    except ValueError:
+        return rows.none()
+    return rows.filter(id=identifier, ts=ts)
+
+
+def time_of_id(identifier: str) -> datetime:
+    """Return when the prediction with this id was accepted; ``ValueError`` if it is no such id."""
+    try:
+        return EPOCH + timedelta(milliseconds=ids.milliseconds_of(identifier))
+    except OverflowError as error:
+        raise ValueError(f"{identifier} carries no time.") from error
+
+
+def _time_in_cursor(cursor: str) -> datetime:
+    try:
+        return time_of_id(cursor)
+    except ValueError as error:
+        raise Invalid(
+            "This `cursor` is not one of ours. Follow `next` of the page before."
+        ) from error
+
+
+# --- counts -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteCounts:
+    """Counts of one minute by endpoint, version, arm and status."""
+
+    minute: datetime
+    model: str
+    environment: str
+    version: int
+    arm: str
+    status: str
+    count: int
+    rows: int
+    errors: int
+    cache_hits: int
+    latency_us: int
+    histogram: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Counts of any number of minutes put together.
+
+    Attributes:
+        mean_ms: Exact; None when there was nothing.
+        p50_ms: Read from the merged histogram, off by less than 9.1 %; the same for the others.
+    """
+
+    count: int
+    rows: int
+    errors: int
+    cache_hits: int
+    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUsage:
+    """Usage of one hour by API key and version; calls without a key have the empty one."""
+
+    hour: datetime
+    key_id: str
+    model: str
+    version: int
+    count: int
+    rows: int
+    cache_hits: int
+    latency_us: int
+    errors: Mapping[str, int]
+    histogram: Mapping[int, int]
+
+
+def minute_counts(
+    *,
+    start: datetime,
+    end: datetime,
+    model: str | None = None,
+    environment: str | None = None,
+    version: int | None = None,
+) -> tuple[MinuteCounts, ...]:
+    """Return the counts of the minutes in [start, end), oldest first."""
+    exact = {"model": model, "environment": environment, "version": version}
+    given = {name: value for name, value in exact.items() if value is not None}
+    found = PredictionMinute.objects.filter(minute__gte=start, minute__lt=end, **given)
+    return tuple(
+        MinuteCounts(
+            *row.key(),
+            row.count,
+            row.rows,
+            row.errors,
+            row.cache_hits,
+            row.latency_us,
+            row.buckets(),
+        )
+        for row in found.order_by("minute", "id")
+    )
+
+
+def traffic_of(minutes: Iterable[MinuteCounts]) -> Traffic:
+    """Put minutes together; percentiles come from the merged histogram, never from an average."""
+    minutes = tuple(minutes)
+    count = sum(one.count for one in minutes)
+    histogram = merge(one.histogram for one in minutes)
+    return Traffic(
+        count=count,
+        rows=sum(one.rows for one in minutes),
+        errors=sum(one.errors for one in minutes),
+        cache_hits=sum(one.cache_hits for one in minutes),
+        mean_ms=sum(one.latency_us for one in minutes) / count / 1000 if count else None,
+        p50_ms=percentile_ms(histogram, 0.50),
+        p95_ms=percentile_ms(histogram, 0.95),
+        p99_ms=percentile_ms(histogram, 0.99),
+    )
+
+
+def key_usage(*, start: datetime, end: datetime, key_id: str | None = None) -> tuple[KeyUsage, ...]:
+    """Return the usage of the hours in [start, end), oldest first."""
+    found = KeyHour.objects.filter(hour__gte=start, hour__lt=end)
+    if key_id is not None:
+        found = found.filter(key_id=key_id)
+    return tuple(
+        KeyUsage(
+            *row.key(),
+            row.count,
+            row.rows,
+            row.cache_hits,
+            row.latency_us,
+            dict(row.errors),
+            row.buckets(),
+        )
+        for row in found.order_by("hour", "id")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RollupCheck:
+    """Whether the rollups say what the rows say.
+
+    Attributes:
+        predictions: Rows that were read.
+        differences: One sentence for each rollup that is wrong, missing or too many.
+    """
+
+    predictions: int
+    differences: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differences
+
+
+def rollups_equal_scan(start: datetime, end: datetime) -> RollupCheck:
+    """Compare the rollups of whole hours with a full scan of their predictions, exactly.
+
+    This reads every row of the span: it is for tests and operators, not for a page.
+    """
+    start = start.replace(minute=0, second=0, microsecond=0)
+    end = (end + timedelta(hours=1, microseconds=-1)).replace(minute=0, second=0, microsecond=0)
+    rows = tuple(_scanned(start, end))
+    minutes = PredictionMinute.objects.filter(minute__gte=start, minute__lt=end)
+    hours = KeyHour.objects.filter(hour__gte=start, hour__lt=end)
+    differences = [
+        *_differences({row.key(): _facts(row) for row in minutes}, minute_tallies(rows)),
+        *_differences({row.key(): _facts(row) for row in hours}, hour_tallies(rows)),
+    ]
+    return RollupCheck(len(rows), tuple(differences))
+
+
+_COUNTED = (
+    "ts", "model", "environment", "version", "arm", "key_id", "status", "rows", "cached", "total_ms"
+)  # fmt: skip
+_Facts = tuple[int, int, int, int, Mapping[str, int] | int, Mapping[int, int]]
+
+
+def _scanned(start: datetime, end: datetime) -> Iterator[Counted]:
+    rows = Prediction.objects.filter(ts__gte=start, ts__lt=end).values_list(*_COUNTED, named=True)
+    return cast("Iterator[Counted]", rows.iterator(chunk_size=2000))
+
+
+def _facts(row: PredictionMinute | KeyHour) -> _Facts:
+    return (row.count, row.rows, row.cache_hits, row.latency_us, row.errors, row.buckets())
+
+
+def _expected(key: MinuteKey | HourKey, tally: Tally) -> _Facts:
+    errors = sum(tally.errors.values()) if isinstance(key, MinuteKey) else tally.errors
+    return (tally.count, tally.rows, tally.cache_hits, tally.latency_us, errors, tally.histogram)
+
+
+def _differences(stored: Mapping[Any, _Facts], scanned: Mapping[Any, Tally]) -> Iterator[str]:
+    for key in sorted({*stored, *scanned}):
+        expected = _expected(key, scanned[key]) if key in scanned else None
+        if stored.get(key) != expected:
+            yield f"{key}: stored {stored.get(key)}, scanned {expected}"
