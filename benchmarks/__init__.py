@@ -1,0 +1,1 @@
+"""Load, fault and cost measurements; each aims at a system it started itself, on loopback."""
