@@ -31,12 +31,12 @@ $(PY):
 	echo "Making .venv with $$found"; "$$found" -m venv .venv
 
 .venv/.run: requirements/worker.txt | $(PY)
-	@echo "Installing what the platform needs (about a minute, once)"
+	@echo "Installing what the platform needs (once; some minutes)"
 	@$(PIP) -r requirements/worker.txt
 	@touch $@
 
 .venv/.dev: requirements/dev.txt | $(PY)
-	@echo "Installing what tests and checks need (about two minutes, once)"
+	@echo "Installing what tests and checks need (once; some minutes)"
 	@$(PIP) -r requirements/dev.txt
 	@touch .venv/.run $@
 

@@ -15,6 +15,9 @@ bind = os.environ.get("MLP_BIND") or "127.0.0.1:8000"
 workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
 worker_class = "asgi"
 wsgi_app = "mlplatform.asgi:application"
+# Imported once, before the fork: a worker that replaces a dead one starts in a fraction of a second
+# instead of seconds. Nothing that has threads or connections is built by an import.
+preload_app = True
 # Connections from one proxy stay open between requests, but never longer than a drain lasts.
 keepalive = 5
 # A worker whose event loop says nothing for so long is ended and replaced.
@@ -35,7 +38,7 @@ proc_name = "mlplatform"
 
 
 def post_worker_init(worker: Any) -> None:
-    """Build the engine of this worker, wait for its models, and hear of the end in time."""
+    """Build this worker's engine, wait for its models, and hear of the end in time."""
     from apps.inference import wiring  # noqa: PLC0415 - needs Django, which the worker has set up
 
     wiring.start(WARM_SECONDS)

@@ -47,3 +47,10 @@ def _service(name: str, what: str) -> str:
     if not url:
         pytest.skip(f"{what} was not started; `make test` starts it")
     return url
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name long values by their argument: keys and archives differ in every process of a run."""
+    if isinstance(val, str | bytes) and len(val) > 40:
+        return argname
+    return None

@@ -110,12 +110,10 @@ class Run:
         self._reader.join()
 
     def curl(self) -> list[str]:
-        """The request that the demo printed, as words."""
-        self.wait_for(r"^demo +\| It answers: ")
-        text = [
-            line.split("| ", 1)[1] for line in self.lines if re.match(r"demo +\|.*(curl| -)", line)
-        ]
-        return shlex.split(" ".join(text).replace("\\ ", " "))
+        """The request that the demo printed, to be copied as it is, as words."""
+        self.wait_for(r"^It answers: ")
+        at = next(at for at, line in enumerate(self.lines) if line.startswith("curl "))
+        return shlex.split("\n".join(self.lines[at : at + 3]))
 
 
 @contextlib.contextmanager
@@ -151,6 +149,7 @@ def test_make_run_ends_in_a_curl_that_works_survives_a_death_and_leaves_nothing_
         assert first.status_code == 200
         assert (first.json()["model"], first.json()["version"]) == ("wine", 1)
         assert (data / "demo.key").stat().st_mode & 0o777 == 0o600
+        assert data.stat().st_mode & 0o777 == 0o700
 
         master = next(pid for pid, command in run.children().items() if "gunicorn" in command)
         os.kill(master, signal.SIGKILL)

@@ -13,6 +13,7 @@ import pytest
 from django.core.files.storage import storages
 from django.test import Client
 from sklearn.datasets import load_wine
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -103,10 +104,10 @@ def platform(tmp_path: Path, settings: Any) -> Iterator[Platform]:
         "OPTIONS": {"location": str(tmp_path / "artifacts")},
     }
     settings.STORAGES = store
-    storages._storages.pop("artifacts", None)
+    vars(storages)["_storages"].pop("artifacts", None)
     with serving_node(tmp_path, settings) as node:
         yield Platform(node)
-    storages._storages.pop("artifacts", None)
+    vars(storages)["_storages"].pop("artifacts", None)
 
 
 def test_an_onnx_model_is_uploaded_released_asked_and_recorded(platform: Platform) -> None:
@@ -184,3 +185,20 @@ def test_a_release_is_marked_as_rolled_out(platform: Platform) -> None:
     platform.sync()
     endpoint = platform.http("GET", "models/tiny/endpoints/production")
     assert endpoint["release"]["rolled_out_at"] is not None
+
+
+def test_a_pipeline_that_does_not_convert_is_served_by_a_runner(platform: Platform) -> None:
+    data = load_wine()
+    model = make_pipeline(StandardScaler(), KernelRidge(kernel="rbf")).fit(data.data, data.target)
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    version = platform.upload("ridge", "ridge.joblib", file.getvalue())
+    assert version["state"] == "ready", version["report"]
+    assert version["runtime"] == "sklearn"
+    platform.release("ridge", 1)
+    rows = data.data[::20]
+    answer = platform.predict("ridge", rows.tolist(), platform.key())
+    said = np.array(answer["predictions"], dtype=float).reshape(-1)
+    assert np.abs(said - model.predict(rows)).max() < 1e-5
+    assert platform.ship() == 1
+    assert Prediction.objects.get(pk=answer["prediction_id"]).model == "ridge"

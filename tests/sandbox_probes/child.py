@@ -115,11 +115,9 @@ def make_a_socket_pair(ask: Ask) -> str:
 
 @probe
 def fork(ask: Ask) -> str:
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:
         os._exit(0)
-    os.waitpid(child, 0)
-    return "forked"
+    return "forked"  # not waited for: a refused wait would look like a refused fork
 
 
 @probe

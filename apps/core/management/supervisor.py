@@ -33,12 +33,18 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process to run. ``last`` parts are told to end only when the others are gone."""
+    """One process to run.
+
+    Attributes:
+        last: It is told to end only when the others are gone.
+        bare: Its lines are passed on as they are, to be copied; others carry the part's name.
+    """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     last: bool = False
+    bare: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -166,7 +172,8 @@ class Supervisor:
         return True
 
     def _say_line(self, child: _Child, line: bytes) -> None:
-        self._say(f"{child.part.name:<{self._width}} | {line.decode(errors='replace').rstrip()}")
+        text = line.decode(errors="replace").rstrip()
+        self._say(text if child.part.bare else f"{child.part.name:<{self._width}} | {text}")
 
     def _close_output(self, child: _Child) -> None:
         assert child.process is not None

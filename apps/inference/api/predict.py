@@ -162,7 +162,7 @@ class PredictView(APIView):
         """Let the door refuse other methods in its own words."""
         return answered(request)
 
-    options = http_method_not_allowed  # type: ignore[assignment] # no self-description beside the schema
+    options = http_method_not_allowed  # no self-description beside the schema
 
 
 def answered(request: Request) -> HttpResponse:

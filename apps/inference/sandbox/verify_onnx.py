@@ -172,9 +172,12 @@ def difference(
     """Largest absolute difference, and whether all lie within tolerance, absolute and relative."""
     if got.dtype.kind == "f" or wanted.dtype.kind == "f":
         a, b = got.astype(np.float64), wanted.astype(np.float64)
-        far = np.abs(a - b)
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
+            far = np.abs(a - b)
         both_nan = np.isnan(a) & np.isnan(b)
-        within = (far <= tolerance + tolerance * np.abs(b)) | both_nan | (a == b)
+        # Relative to infinity everything would be near.
+        near = np.isfinite(b) & (far <= tolerance + tolerance * np.abs(b))
+        within = near | both_nan | (a == b)
         known = far[np.isfinite(far)]
         return (float(known.max()) if known.size else 0.0), bool(within.all())
     same = bool((got == wanted).all())

@@ -7,7 +7,12 @@ from typing import ClassVar
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -87,12 +92,14 @@ class _MoveView(APIView):
 
 
 def _documented(name: str, summary: str) -> Callable[[type[_MoveView]], type[_MoveView]]:
-    return extend_schema(
-        operation_id=f"{name}_version",
-        summary=summary,
-        request=ReasonSerializer,
-        responses={200: VersionSerializer, **problems(400, 401, 403, 404, 409)},
-        tags=["versions"],
+    return extend_schema_view(
+        post=extend_schema(
+            operation_id=f"{name}_version",
+            summary=summary,
+            request=ReasonSerializer,
+            responses={200: VersionSerializer, **problems(400, 401, 403, 404, 409)},
+            tags=["versions"],
+        )
     )
 
 

@@ -35,10 +35,9 @@ MAX_FACTS_BYTES = 64 * 1024
 MAX_DESCRIPTION = 64 * 1024
 # What people call the formats; "auto" is the same as saying nothing.
 FORMATS = frozenset({"auto", "joblib", "onnx", "pickle", "scikit-learn", "sklearn"})
-# How pickles, zips (skops) and compressed pickles begin.
+# How pickles, plain and compressed, begin. A zip may be skops, which carries no code.
 CODE_HEADS = (
     *(bytes((0x80, protocol)) for protocol in range(2, 6)),
-    b"PK\x03\x04",
     b"\x1f\x8b",
     b"BZh",
     b"\xfd7zXZ",

@@ -16,7 +16,8 @@ from django.utils import timezone
 
 from apps.accounts.snapshot import Role
 from apps.core import snapshot, storage
-from apps.core.snapshot_file import SnapshotReader
+from apps.core.models import SnapshotClock
+from apps.core.snapshot_file import SnapshotReader, SnapshotWriter
 from apps.inference import agent as module
 from apps.inference.agent import Agent, Round, only_agent
 from apps.inference.models import Prediction
@@ -117,7 +118,7 @@ def test_an_older_database_of_the_same_epoch_changes_nothing(files: Files) -> No
     make_version(make_model("wine"))
     files.agent.poll_once()
     generation = files.agent.generation
-    snapshot.SnapshotClock.objects.update(generation=1)
+    SnapshotClock.objects.update(generation=1)
     assert not files.agent.poll_once()
     assert files.agent.generation == generation
     assert files.kinds()["version"] == {"wine/1"}
@@ -127,7 +128,7 @@ def test_an_older_database_of_the_same_epoch_changes_nothing(files: Files) -> No
 def test_an_empty_database_does_not_wipe_out_what_is_served(files: Files) -> None:
     make_version(make_model("wine"))
     files.agent.poll_once()
-    snapshot.SnapshotClock.objects.all().delete()
+    SnapshotClock.objects.all().delete()
     assert not files.agent.poll_once()
     assert files.kinds()["version"] == {"wine/1"}
 
@@ -168,7 +169,7 @@ def test_a_full_disk_is_survived_without_a_gap(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as spoiled:
-        spoiled.setattr(module.SnapshotWriter, "append", torn)
+        spoiled.setattr(SnapshotWriter, "append", torn)
         with pytest.raises(OSError, match="No space"):
             files.agent.poll_once()
     files.agent.poll_once()
@@ -259,7 +260,7 @@ def test_artifacts_that_nobody_needs_leave_the_longest_unused_first(files: Files
 @pytest.mark.django_db
 def test_a_release_is_rolled_out_when_every_living_process_follows_it(files: Files) -> None:
     release = make_release(make_version(make_model("wine")))
-    report = {"epoch": "e", "generation": 1, "state": "ready"}
+    report: dict[str, Any] = {"epoch": "e", "generation": 1, "state": "ready"}
 
     def rolled_out() -> bool:
         files.agent.poll_once()
@@ -280,7 +281,7 @@ def test_a_release_is_rolled_out_when_every_living_process_follows_it(files: Fil
 @pytest.mark.django_db
 def test_a_process_that_fell_silent_does_not_hold_up_a_roll_out(files: Files) -> None:
     release = make_release(make_version(make_model("wine")))
-    report = {"epoch": "e", "generation": 1, "state": "ready"}
+    report: dict[str, Any] = {"epoch": "e", "generation": 1, "state": "ready"}
     files.node.report(WorkerReport(1, **report, routes={"production/wine": release.number}))
     files.node.report(WorkerReport(2, **report))
     os.utime(files.node.workers / "2.json", (1, 1))
@@ -292,7 +293,7 @@ def test_a_process_that_fell_silent_does_not_hold_up_a_roll_out(files: Files) ->
 @pytest.mark.django_db
 def test_a_later_release_is_rolled_out_too(files: Files) -> None:
     version = make_version(make_model("wine"))
-    report = {"epoch": "e", "generation": 1, "state": "ready"}
+    report: dict[str, Any] = {"epoch": "e", "generation": 1, "state": "ready"}
     for _ in range(2):
         release = releases.make_release(
             endpoint_of(version.model), version=1, reason="again", actor=SYSTEM
@@ -358,7 +359,8 @@ def test_the_pause_of_a_failing_round_grows_to_two_seconds() -> None:
 
 
 def test_a_second_agent_waits_and_says_so(tmp_path: Path) -> None:
-    node, said = Node(tmp_path), []
+    node = Node(tmp_path)
+    said: list[str] = []
     stop = threading.Event()
     with only_agent(node, stop, said.append) as alone:
         assert alone

@@ -1,7 +1,6 @@
 """The API's documentation: behind a login, offline, without a script in a page."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,15 +14,19 @@ INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>")
 
 
 @pytest.fixture
-def reader() -> Iterator[Client]:
+def reader() -> Client:
     make_user("ada")
     client = Client()
     assert client.login(username="ada", password=PASSWORD)
     return client
 
 
+def content(reply: Any) -> bytes:
+    return b"".join(reply.streaming_content if reply.streaming else [reply.content])
+
+
 def text(reply: Any) -> str:
-    return b"".join(reply.streaming_content if reply.streaming else [reply.content]).decode()
+    return content(reply).decode()
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/", "/redoc"])
@@ -51,7 +54,7 @@ def test_a_page_asks_no_other_host_and_carries_no_script(reader: Client, path: s
     for source in re.findall(r'<(?:script|link)[^>]*(?:src|href)="([^"]+)"', page):
         reply = reader.get(source.replace("&amp;", "&"))
         assert reply.status_code == 200, source
-        reply.close()
+        assert content(reply)
 
 
 def test_the_scripts_of_the_pages_load_no_picture_from_another_host(reader: Client) -> None:

@@ -87,7 +87,9 @@ def test_a_model_with_several_outputs_answers_an_object_per_row(node: ServingNod
 
 def test_columns_in_columns_out(node: ServingNode) -> None:
     body = said(call(node.wine(), orjson.dumps({"inputs": {"x": [ROW, OTHER]}})))
-    assert body["predictions"] == {"scores": [pytest.approx(scores(ROW)), pytest.approx(scores(OTHER))]}
+    assert body["predictions"] == {
+        "scores": [pytest.approx(scores(ROW)), pytest.approx(scores(OTHER))]
+    }
 
 
 def test_numbers_that_are_none_become_null(node: ServingNode) -> None:
@@ -376,7 +378,7 @@ def test_another_method_is_405_and_names_the_right_one(node: ServingNode, method
         {"content_encoding": "gzip"},
     ],
 )
-def test_a_body_of_another_kind_is_415(node: ServingNode, headers: dict[str, str]) -> None:
+def test_a_body_of_another_kind_is_415(node: ServingNode, headers: dict[str, Any]) -> None:
     reply = call(node.wine(), **headers)
     assert problem(reply)[:2] == (415, "unsupported_media_type")
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     made.close()
 
 
-def released(rig: Rig, number: int, *, release: int | None = None, **settings: object) -> None:
+def released(rig: Rig, number: int, *, release: int | None = None, **settings: Any) -> None:
     rig.files.version(number, shift=float(number))
     rig.files.endpoint(answering(primary(number), number=release or number), **settings)
 

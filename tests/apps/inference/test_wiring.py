@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_a_version_becomes_a_model_that_answers(node: ServingNode, loader: Loade
     batcher = loader.load(node.version(1, shift=1.0))
     try:
         x = np.zeros((1, 4), dtype=np.float32)
-        ran = batcher.submit({"x": x}, 1, wiring.time.monotonic() + 5).result(5)
+        ran = batcher.submit({"x": x}, 1, time.monotonic() + 5).result(5)
         assert np.allclose(ran.outputs["scores"], 1.0)
     finally:
         batcher.close()

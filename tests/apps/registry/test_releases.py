@@ -295,6 +295,12 @@ def test_rolling_back_twice_goes_further_back_and_not_forward(endpoint: Endpoint
         releases.roll_back(endpoint, actor=TOM)
 
 
+def test_a_roll_back_passes_by_releases_that_served_the_same(endpoint: Endpoint) -> None:
+    for version in (1, 2, 2):
+        release(endpoint, version)
+    assert releases.roll_back(endpoint, actor=TOM).version_numbers == {1}
+
+
 def test_a_roll_back_to_a_number_takes_that_release(endpoint: Endpoint) -> None:
     for version in (1, 2, 3):
         release(endpoint, version)

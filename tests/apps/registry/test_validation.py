@@ -1,14 +1,17 @@
 """Validation: one verdict, all or nothing, whatever dies or is asked twice."""
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from django.db import connection, connections
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from apps.core import snapshot, storage, work
+from apps.core.events import Actor
 from apps.core.models import Event, Work
 from apps.registry import selectors, tasks
 from apps.registry.models import Artifact, ModelVersion
@@ -18,7 +21,7 @@ from apps.registry.snapshot import version_from_json
 from apps.registry.states import VersionState
 from tests.apps.registry.conftest import Files
 from tests.factories.accounts import make_team
-from tests.factories.registry import FakeSandbox, make_model, make_upload, tiny_onnx
+from tests.factories.registry import FakeSandbox, make_model, make_upload, stored, tiny_onnx
 
 pytestmark = pytest.mark.django_db
 Commit = DjangoCaptureOnCommitCallbacks
@@ -230,6 +233,35 @@ def test_a_rejection_clears_what_a_killed_run_had_stored(
     with django_capture_on_commit_callbacks(execute=True):
         validation.give_up(version.pk, reason="lost")
     assert files.names() == set()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="the in-memory test database is one")
+def test_uploads_at_once_get_numbers_without_gap_or_double() -> None:
+    team = make_team()
+    together = threading.Barrier(6)
+
+    def send() -> None:
+        together.wait(10)
+        try:
+            uploads.receive_version(
+                stored(tiny_onnx()),
+                model_name="new",
+                team=team,
+                actor=Actor.system(),
+                person_id=None,
+                may_carry_code=False,
+            )
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    numbers = ModelVersion.objects.order_by("number").values_list("number", flat=True)
+    assert list(numbers) == [1, 2, 3, 4, 5, 6]
 
 
 # -- the signature that was sent -------------------------------------------------------------------

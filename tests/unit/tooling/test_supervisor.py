@@ -240,6 +240,17 @@ def test_a_last_line_without_an_end_is_passed_on(sessions: list[Session]) -> Non
     assert session.line("half") == "web    | half\n"
 
 
+def test_the_lines_of_a_bare_part_can_be_copied_as_they_are(sessions: list[Session]) -> None:
+    session = begin(
+        sessions,
+        """
+        supervisor.once(Part("demo", child("print('curl x')"), bare=True), lambda status: None)
+        supervisor.run(lambda: None)
+        """,
+    )
+    assert session.line("curl") == "curl x\n"
+
+
 def test_pauses_double_up_to_half_a_minute_and_begin_anew_after_a_healthy_life() -> None:
     pauses, pause = [], 1.0
     for _ in range(7):

@@ -84,6 +84,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, reload: bool, **options: Any) -> None:
         address = Address.parse(settings.BIND)
+        os.umask(0o077)  # password hashes, keys and recorded inputs are for this user only
         with only_one(settings.DATA_DIR):
             refuse_taken(address)
             settings.STATIC_ROOT.mkdir(exist_ok=True)  # its absence is a warning of every worker
@@ -168,7 +169,8 @@ class Session:
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the data folder for this process alone."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     with (folder / "dev.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -266,7 +268,7 @@ def demo(address: Address, known: Bootstrapped) -> Part:
         "MLP_DEMO_TOKEN": known.token,
         "MLP_DEMO_KEY_FILE": str(settings.DATA_DIR / "demo.key"),
     }
-    return Part("demo", (PYTHON, "-m", "demo"), facts)
+    return Part("demo", (PYTHON, "-m", "demo"), facts, bare=True)
 
 
 def is_ready(address: Address) -> bool:
