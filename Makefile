@@ -63,8 +63,9 @@ suites: .venv/.dev
 	@rm -f .coverage .coverage.*
 	@echo "== on SQLite"
 	@COVERAGE_FILE=.coverage.sqlite $(PYTEST) tests
-	@echo "== on PostgreSQL (plain rules have no database, so they are left out)"
-	@COVERAGE_FILE=.coverage.postgresql DATABASE_URL="$$MLP_TEST_POSTGRES_URL" \
+	@echo "== on PostgreSQL and Redis (plain rules have no database, so they are left out)"
+	@COVERAGE_FILE=.coverage.postgresql \
+		DATABASE_URL="$$MLP_TEST_POSTGRES_URL" REDIS_URL="$$MLP_TEST_REDIS_URL" \
 		$(PYTEST) tests --ignore=tests/unit --ignore=tests/sandbox_probes
 	@if find tests -name '*.test.js' | grep -q .; then \
 		echo "== JavaScript"; node --test $$(find tests -name '*.test.js'); fi

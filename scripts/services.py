@@ -108,7 +108,7 @@ def start_postgres(folder: Path) -> Running:
     options = {
         "port": port,
         "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": folder,
+        "unix_socket_directories": "",  # a socket's path may have 107 bytes, a folder's more
         "fsync": "off",
         "synchronous_commit": "off",
         "full_page_writes": "off",

@@ -26,6 +26,15 @@ def drop(kind: str, key: str) -> int:
     return _write(kind, key, None)
 
 
+def take_turn() -> None:
+    """Make every other writer wait until the caller's commit.
+
+    Call it before reading what a body is made of, where no other lock covers all of it: a body
+    that was read before another change's commit and written after it would undo that change.
+    """
+    _clock()
+
+
 def renew_epoch() -> str:
     """Begin a new epoch, after a restore: every reader loads everything afresh."""
     with transaction.atomic():
@@ -51,8 +60,6 @@ def entries_after(generation: int) -> Iterator[Entry]:
 
 
 def _write(kind: str, key: str, body: dict[str, Any] | None) -> int:
-    if not transaction.get_connection().in_atomic_block:
-        raise RuntimeError("A snapshot entry is written in the transaction of its change.")
     clock = _clock()
     clock.generation += 1
     clock.save(update_fields=["generation"])
@@ -71,5 +78,7 @@ def _write(kind: str, key: str, body: dict[str, Any] | None) -> int:
 
 
 def _clock() -> SnapshotClock:
+    if not transaction.get_connection().in_atomic_block:
+        raise RuntimeError("A snapshot entry is written in the transaction of its change.")
     SnapshotClock.objects.get_or_create(pk=1, defaults={"epoch": ids.new_id()})
     return SnapshotClock.objects.select_for_update().get(pk=1)

@@ -79,7 +79,10 @@ class SnapshotWriter:
     _tail: int = 0
 
     def load(self) -> None:
-        """Take up the file that a former agent left, if it can be believed."""
+        """Take up the file that a former agent left, if it can be believed.
+
+        A line that its death tore is not part of it: ``replace`` before the first ``append``.
+        """
         try:
             change = SnapshotReader(self.folder).read()
         except SnapshotDamaged:

@@ -18,7 +18,6 @@ from celery import current_app, shared_task
 from django.db import DatabaseError, close_old_connections, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
-from kombu.exceptions import OperationalError as BrokerError
 
 from apps.core import ids
 from apps.core.models import Work
@@ -74,11 +73,12 @@ def enqueue(name: str, **args: Any) -> Work:
 
 
 def _send(work: Work) -> None:
-    Work.objects.filter(pk=work.pk).update(sent_at=timezone.now())
+    """Hint at work; nothing that goes wrong here may undo what its asker has committed."""
     try:
+        Work.objects.filter(pk=work.pk).update(sent_at=timezone.now())
         current_app.send_task(work.name, kwargs={"work_id": work.pk}, retry=False)
-    except (BrokerError, OSError):
-        LOG.warning("the broker does not answer; the reaper will send work %s", work.pk)
+    except Exception as error:  # noqa: BLE001 - each broker's client has errors of its own
+        LOG.warning("work %s could not be sent; the reaper will send it: %s", work.pk, error)
 
 
 def run_once(work_id: int) -> bool:

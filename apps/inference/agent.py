@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from typing import IO, Any, TypeVar
 from django.db import connections
 
 from apps.core import snapshot, storage
+from apps.core.confined import remove_abandoned
 from apps.core.errors import PlatformError
 from apps.core.snapshot_file import Entry, SnapshotWriter
 from apps.inference import journal_db
@@ -45,6 +47,9 @@ LONGEST_FETCH_PAUSE_SECONDS = 30.0
 # Artifacts that no release needs stay for tries until they take this much room together.
 SPARE_BYTES = 10 * 2**30
 REPORT_SECONDS = 1.0
+# How often folders of confined processes are looked for whose parent was killed, and their age.
+TIDY_SECONDS = 900.0
+ABANDONED_SECONDS = 3600.0
 # What the end may take, of the 30 seconds that supervisors commonly give.
 LAST_SECONDS = 15.0
 OK = "ok"
@@ -103,6 +108,7 @@ class Agent:
         self._rolled_out: dict[str, int] = {}
         self._store = OK
         self._older = False
+        self._tidy_at = 0.0
         self._read_entries(self._writer.state())
         self.news = threading.Event()
 
@@ -220,7 +226,16 @@ class Agent:
                 self._node.granted(sha256)
         self._make_room()
         self._node.forget_silent()
+        self._tidy()
         return came
+
+    def _tidy(self) -> None:
+        """Remove what killed processes of this node left in the system's temporary folder."""
+        now = self._clock()
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
+            folder = Path(tempfile.gettempdir())
+            remove_abandoned(folder, older_than_seconds=ABANDONED_SECONDS)
 
     def _by_digest(self) -> Mapping[str, VersionBody]:
         return {one.sha256: one for one in self._versions.values()}
@@ -358,8 +373,6 @@ class Agent:
             connections.close_all()
 
     def _report(self, follow: "Round", ship: "Round") -> None:
-        segments = sealed_segments(self._spool)
-        oldest = max((one.age_seconds(time.time()) for one in segments), default=0.0)
         with contextlib.suppress(OSError):  # a full disk is told by those who find it full
             self._node.report_agent(
                 AgentReport(
@@ -370,7 +383,7 @@ class Agent:
                     store=self._store,
                     shipping=ship.state,
                     backlog_bytes=count_bytes(self._spool),
-                    backlog_seconds=round(oldest, 1),
+                    backlog_seconds=round(_oldest_seconds(self._spool), 1),
                 )
             )
 
@@ -476,6 +489,14 @@ def _put(table: dict[str, B], one: Entry, read: Callable[[Mapping[str, Any]], B]
         table.pop(one.key, None)
     else:
         table[one.key] = read(one.body)
+
+
+def _oldest_seconds(spool: Path) -> float:
+    """Return the age of the oldest file that waits to be shipped; 0 when none does."""
+    for one in sealed_segments(spool):
+        with contextlib.suppress(FileNotFoundError):  # shipped between the listing and now
+            return one.age_seconds(time.time())
+    return 0.0
 
 
 def _locked(lock: IO[str]) -> bool:

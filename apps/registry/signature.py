@@ -4,6 +4,8 @@ A signature is data from an upload's report or from a person's form, so reading 
 field and says which is wrong.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +15,7 @@ from apps.core.errors import FieldProblem, Invalid
 
 MAX_TENSORS = 512
 MAX_RANK = 8
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Dtype(StrEnum):
@@ -141,7 +144,7 @@ def _spec(body: object, at: str) -> TensorSpec:
     if not isinstance(body, Mapping):
         raise _wrong(at, "A tensor is an object with `name`, `dtype` and `shape`.")
     name = body.get("name")
-    if not isinstance(name, str) or not 0 < len(name) <= 500:
+    if not isinstance(name, str) or not 0 < len(name) <= 500 or not _is_text(name):
         raise _wrong(f"{at}/name", "`name` is a text of 1 to 500 characters.")
     try:
         dtype = Dtype(str(body.get("dtype")))
@@ -169,7 +172,9 @@ def _shape(value: object, at: str) -> tuple[int, ...]:
 
 
 def _columns(value: object, at: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(
+        isinstance(one, str) and _is_text(one) for one in value
+    ):
         raise _wrong(at, "`columns` is a list of texts.")
     return tuple(value)
 
@@ -177,14 +182,25 @@ def _columns(value: object, at: str) -> tuple[str, ...]:
 def _bound(value: object, at: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_number(value):
         raise _wrong(at, "A bound is a number.")
     return float(value)
 
 
 def _categories(value: object, at: str) -> tuple[str | int | float | bool, ...]:
     if not isinstance(value, list) or not all(
-        isinstance(one, str | int | float | bool) for one in value
+        _is_text(one) if isinstance(one, str) else isinstance(one, int | float) and _is_number(one)
+        for one in value
     ):
         raise _wrong(at, "`categories` is a list of texts, numbers or booleans.")
     return tuple(value)
+
+
+def _is_text(text: str) -> bool:
+    """Whether every database and every writer of JSON takes it: no NUL, no lone surrogate."""
+    return UNSTORABLE.search(text) is None
+
+
+def _is_number(value: int | float) -> bool:
+    """Whether JSON can say it: finite, and a whole number within 64 bits."""
+    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)

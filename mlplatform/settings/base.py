@@ -324,6 +324,9 @@ UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "mlplatform",
     "SITE_HEADER": "mlplatform",
     "SITE_SUBHEADER": "Models, releases, predictions",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}favicon.svg"},
+    ],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
 }

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +21,7 @@ import pytest
 from psycopg import sql
 
 ROOT = Path(__file__).resolve().parents[2]
+GIVE_UP_SECONDS = 240.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -52,6 +54,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
             "MLP_BIND": f"127.0.0.1:{port}",
             "MLP_ENV_FILE": "0",
             "DATABASE_URL": url,
+            "REDIS_URL": os.environ.get("REDIS_URL", ""),
         }
 
 
@@ -82,16 +85,21 @@ class Run:
             self._more.notify_all()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """Return the first line that matches; the suite's own timeout ends a vain wait."""
-        at = 0
+        """Return the first line that matches; what was said instead is in the failure."""
+        at, until = 0, time.monotonic() + GIVE_UP_SECONDS
         with self._more:
             while True:
                 for line in self.lines[at:]:
                     if found := re.search(pattern, line):
                         return found
+                    assert "could not be set up" not in line, self.said(pattern)
                 at = len(self.lines)
-                assert self._reader.is_alive(), "\n".join(["it ended:", *self.lines[-40:]])
+                assert self._reader.is_alive(), self.said(pattern)
+                assert time.monotonic() < until, self.said(pattern)
                 self._more.wait(timeout=1)
+
+    def said(self, pattern: str) -> str:
+        return "\n".join([f"never said {pattern}; its last lines:", *self.lines[-40:]])
 
     def children(self) -> dict[int, str]:
         """The pids below the supervisor, with their command lines."""

@@ -95,8 +95,12 @@ def end_tokens(user: User) -> None:
 
 
 def publish(user: User) -> None:
-    """Write the user's snapshot entry: the last statement of a change."""
-    snapshot.put(PERSON, str(user.pk), person_to_json(person_body(user)))
+    """Write the user's snapshot entry: the last statement of a change.
+
+    The row is read again: what the caller holds may be older than the lock on it.
+    """
+    fresh = User.objects.get(pk=user.pk)
+    snapshot.put(PERSON, str(user.pk), person_to_json(person_body(fresh)))
 
 
 @transaction.atomic

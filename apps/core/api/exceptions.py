@@ -63,7 +63,7 @@ def problem_of(error: PlatformError) -> HttpResponse:
 
 
 def problem_response(error: Exception, _context: dict[str, Any]) -> HttpResponse:
-    """DRF's exception handler: everything becomes a problem; our own bugs say nothing of themselves."""
+    """Turn whatever DRF caught into a problem; our own bugs say nothing of themselves."""
     return problem_of(platform_error_of(error))
 
 

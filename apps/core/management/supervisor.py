@@ -55,7 +55,8 @@ class _Child:
     started: float = 0.0
     pause: float = FIRST_PAUSE_SECONDS
     start_at: float | None = 0.0
-    renewing: bool = False
+    # Set while it is to be started anew: when it is killed if it has not ended by itself.
+    renew_by: float | None = None
     unfinished: bytes = b""
 
 
@@ -93,9 +94,10 @@ class Supervisor:
 
     def renew(self) -> None:
         """End every kept part politely and start it again at once."""
+        deadline = time.monotonic() + self._stop_seconds
         for child in self._children:
             if child.ended is None:
-                child.renewing, child.pause = True, FIRST_PAUSE_SECONDS
+                child.renew_by, child.pause = deadline, FIRST_PAUSE_SECONDS
                 if child.process is None:
                     child.start_at = 0.0
                 else:
@@ -125,9 +127,11 @@ class Supervisor:
         for child in self._children:
             if child.process is None and child.start_at is not None and child.start_at <= now:
                 self._start(child)
+            elif child.renew_by is not None and child.renew_by < now:
+                _tell(child, signal.SIGKILL)
 
     def _start(self, child: _Child) -> None:
-        child.start_at, child.renewing = None, False
+        child.start_at = child.renew_by = None
         child.started = time.monotonic()
         child.process = subprocess.Popen(  # noqa: S603 - our own commands, no shell
             child.part.command,
@@ -209,7 +213,7 @@ class Supervisor:
             self._plan_restart(child, status)
 
     def _plan_restart(self, child: _Child, status: int) -> None:
-        if child.renewing:
+        if child.renew_by is not None:
             child.start_at = 0.0
             return
         wait, child.pause = pause_after(child.pause, time.monotonic() - child.started)

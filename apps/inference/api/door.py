@@ -181,8 +181,8 @@ def authenticate(headers: Mapping[str, str]) -> Caller:
 
 def require_small(headers: Mapping[str, str], size: int = 0) -> None:
     """Refuse a body that is, or says it is, too large; a skin asks before it reads one."""
-    said = headers.get("content-length", "")
-    if said.isdigit():
+    said = headers.get("content-length", "")[:20]
+    if said.isascii() and said.isdigit():
         size = max(size, int(said))
     if size > settings.MAX_PREDICT_BYTES:
         raise TooLarge(

@@ -324,7 +324,7 @@ class Engine:
                 whole=whole,
             ),
             outputs=outputs,
-            error=_told(error),
+            error=_told(error, hides=bool(settings.redact)),
             request_id=call.request_id,
             client_id=call.client_id,
         )
@@ -346,10 +346,18 @@ def _status(answer: PredictAnswer | None, error: BaseException | None) -> str:
     return error.code if isinstance(error, PlatformError) else PlatformError.code
 
 
-def _told(error: BaseException | None) -> str | None:
-    """Say to the model's team what went wrong, also in the library's own words."""
+def _told(error: BaseException | None, *, hides: bool) -> str | None:
+    """Say to the model's team what went wrong, also in the library's own words.
+
+    Both may quote a value of the question: where fields are redacted, only our own general
+    sentences are kept.
+    """
     if error is None:
         return None
+    if hides:
+        if isinstance(error, PlatformError) and not error.problems:
+            return error.message
+        return "Not recorded, because it may quote a field that is redacted."
     text = error.message if isinstance(error, PlatformError) else type(error).__name__
     cause = error.__cause__
     if cause is None or isinstance(cause, PlatformError):

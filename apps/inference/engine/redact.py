@@ -91,6 +91,8 @@ def recorded_inputs(
     if tensors is None:
         return None if settings.redact else _unread(inputs, rules, whole=whole)
     hidden = _hidden(settings, signature)
+    if _may_hold_another(settings, signature, hidden):
+        return None
     if not hidden:
         names = _name_bytes(signature)
         return _bounded(lambda: _as_sent(inputs), tensors, rules, whole=whole, name_bytes=names)
@@ -120,6 +122,16 @@ def _hidden(settings: ModelSettings, signature: Signature) -> dict[str, Redactio
     fields = {spec.name for spec in signature.inputs}
     fields |= {column for spec in signature.inputs for column in spec.columns}
     return {name: how for name, how in settings.redact.items() if name in fields}
+
+
+def _may_hold_another(
+    settings: ModelSettings, signature: Signature, hidden: Mapping[str, Redaction]
+) -> bool:
+    """Whether a field to be hidden may stand, unnamed, among the values of one input."""
+    missing = settings.redact.keys() - hidden.keys() - {UNIT}
+    return bool(missing) and any(
+        not spec.columns and spec.row_shape not in ((), (1,)) for spec in signature.inputs
+    )
 
 
 def _as_sent(inputs: Inputs) -> Any:

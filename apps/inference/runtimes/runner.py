@@ -74,7 +74,11 @@ class RunnerModel:
         self._change = threading.Lock()  # guards the two fields below
         self._starting: Future[_Child] | None = None
         self._closed = False
-        child = self._child(time.monotonic() + LOAD_SECONDS)
+        try:
+            child = self._child(time.monotonic() + LOAD_SECONDS)
+        except DeadlinePassed:
+            self.close()  # nobody else knows of the child that may still come
+            raise
         self._resident_bytes = child.resident_bytes()
 
     @property

@@ -1,6 +1,7 @@
 """What the registry's screens share: own teams only, dialogs that call one action, plain tables."""
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -133,7 +134,9 @@ def ago(moment: Any) -> str:
     if moment is None:
         return "-"
     exact = timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S %Z")
-    return format_html('<span title="{}">{} ago</span>', exact, timesince(moment).split(",")[0])
+    is_fresh = timezone.now() - moment < timedelta(minutes=1)
+    words = "just now" if is_fresh else f"{timesince(moment, depth=1)} ago"
+    return format_html('<span class="whitespace-nowrap" title="{}">{}</span>', exact, words)
 
 
 def size_words(size: int) -> str:
@@ -151,12 +154,18 @@ def table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> dict[str,
     return {"headers": list(headers), "rows": [list(row) for row in rows]}
 
 
+def event_words(event: Event) -> str:
+    """What happened, as a person would say it: *Version ready: wine 4*."""
+    words = event.verb.replace(".", " ").replace("_", " ")
+    return f"{words.capitalize()}: {event.target_name}"
+
+
 def history_table(events: Iterable[Event]) -> dict[str, Any]:
     """What happened, in words."""
     return table(
         ("When", "Who", "What", "Why"),
         (
-            (ago(event.at), event.actor_name, f"{event.verb}: {event.target_name}", event.reason)
+            (ago(event.at), event.actor_name, event_words(event), event.reason or "-")
             for event in events
         ),
     )

@@ -11,6 +11,7 @@ from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminFileFieldWidget
 
 from apps.accounts.admin.door import caller_of_request
 from apps.accounts.callers import Caller
@@ -35,6 +36,7 @@ from apps.registry.states import RELEASABLE, UNDER_WAY, ReleaseState, VersionSta
 
 SHOWN = 20
 MOST_NAMES = 500
+FILE_ATTRIBUTES = {"id": "upload-file", "required": True, "aria-describedby": "file-error"}
 CHECK_COLOURS = {"passed": "success", "failed": "danger", "warning": "warning", "skipped": ""}
 
 
@@ -113,6 +115,7 @@ class VersionAdmin(RegistryAdmin):
             "model_names": names.order_by("name").values_list("name", flat=True)[:MOST_NAMES],
             "chosen": request.GET.get("model", ""),
             "page_url": reverse("admin:registry_modelversion_uploaded", args=["NAME", 0]),
+            "file_field": UnfoldAdminFileFieldWidget().render("file", None, FILE_ATTRIBUTES),
             "has_permission": True,
         }
         return TemplateResponse(request, "admin/registry/upload.html", context)
@@ -289,7 +292,7 @@ def _page(version: ModelVersion) -> dict[str, Any]:
         "checks": [_check(one) for one in report.get("checks", ())],
         "model_link": link(version.model, version.model.name),
         "measured": _measured(report.get("measurements") or {}),
-        "conversion": report.get("conversion"),
+        "conversion": _conversion(report.get("conversion")),
         "findings": _findings(report.get("scanners") or ()),
         "inputs": _tensors(version, "inputs"),
         "outputs": _tensors(version, "outputs"),
@@ -303,7 +306,15 @@ def _page(version: ModelVersion) -> dict[str, Any]:
 
 
 def _check(one: dict[str, Any]) -> dict[str, Any]:
-    return {**one, "colour": CHECK_COLOURS.get(str(one.get("state")), "")}
+    seconds = float(one.get("seconds") or 0)
+    taken = f"{seconds:.2f} s" if seconds >= 0.01 else ""
+    return {**one, "colour": CHECK_COLOURS.get(str(one.get("state")), ""), "taken": taken}
+
+
+def _conversion(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How far the converted model is from the original, in few digits."""
+    numbers = ("max_abs_difference", "tolerance")
+    return found and {**found, **{name: f"{float(found[name]):.1e}" for name in numbers}}
 
 
 def _measured(found: dict[str, Any]) -> dict[str, Any]:

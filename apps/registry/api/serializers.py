@@ -16,6 +16,7 @@ from apps.registry.snapshot import ArmRole, FullSpool, RecordMode, Redaction
 from apps.registry.states import ReleaseState, VersionState
 
 ROOT = "/api/v1"
+MAX_NUMBER = 2**31 - 1
 
 
 def model_path(name: str) -> str:
@@ -192,7 +193,7 @@ class AliasSerializer(serializers.ModelSerializer[Alias]):
 
 
 class AliasWishSerializer(ReasonSerializer):
-    version = serializers.IntegerField(min_value=1)
+    version = serializers.IntegerField(min_value=1, max_value=MAX_NUMBER)
 
 
 class ArmSerializer(serializers.Serializer[Any]):
@@ -249,7 +250,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
 
 
 class ArmWishSerializer(StrictSerializer):
-    version = serializers.IntegerField(min_value=1)
+    version = serializers.IntegerField(min_value=1, max_value=MAX_NUMBER)
     share = serializers.FloatField(min_value=0, max_value=1, default=1.0)
     role = serializers.ChoiceField(
         choices=[one.value for one in ArmRole], default=ArmRole.PRIMARY.value
@@ -259,7 +260,10 @@ class ArmWishSerializer(StrictSerializer):
 
 class ReleaseWishSerializer(StrictSerializer):
     version = serializers.IntegerField(
-        required=False, min_value=1, help_text="One version that takes everything; or `arms`."
+        required=False,
+        min_value=1,
+        max_value=MAX_NUMBER,
+        help_text="One version that takes everything; or `arms`.",
     )
     arms = serializers.ListField(required=False, child=ArmWishSerializer(), max_length=20)
     reason = serializers.CharField(max_length=2000)
@@ -277,6 +281,7 @@ class RollbackWishSerializer(ReasonSerializer):
         required=False,
         allow_null=True,
         min_value=1,
+        max_value=MAX_NUMBER,
         default=None,
         help_text="The release to go back to; the one before, when left out.",
     )

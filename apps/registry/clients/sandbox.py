@@ -28,6 +28,7 @@ TOLERANCE = 1e-5
 STAGE_SECONDS = 120.0
 MOST_CHECKS = 60
 MOST_TEXT = 700
+MOST_NUMBER = 1 << 53
 MOST_EXAMPLE_BYTES = 1 << 20
 CHUNK = 1 << 20
 
@@ -498,14 +499,10 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    """A finite number from 0 up; anything else is 0."""
+    """A number from 0 up to what a column holds; anything else is 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
-    try:
-        number = float(value)
-    except OverflowError:
-        return 0.0
-    return number if math.isfinite(number) and number >= 0 else 0.0
+    return float(value) if 0 <= value <= MOST_NUMBER else 0.0
 
 
 def _member(kind: type[Any], value: object) -> Any:
@@ -521,7 +518,9 @@ def _plain(value: object, most_text: int, depth: int = 8) -> Any:
         return _text(value)[:most_text]
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int | float):
+    if isinstance(value, int):  # beyond 64 bits the JSON of our doors cannot say it
+        return value if abs(value) < 2**63 else None
+    if isinstance(value, float):
         return value if abs(value) < 1e300 else None
     if depth and isinstance(value, list):
         return [_plain(one, most_text, depth - 1) for one in value[:5000]]

@@ -15,15 +15,22 @@ from apps.registry.states import RELEASABLE
 
 
 def put_endpoint(endpoint: Endpoint) -> None:
-    """Tell serving processes what an endpoint now is."""
-    body = selectors.endpoint_body(endpoint)
-    key = endpoint_key(endpoint.environment, endpoint.model.name)
-    snapshot.put(ENDPOINT, key, endpoint_to_json(body))
+    """Tell serving processes what an endpoint now is; nothing when its model was deleted.
+
+    A body holds the release, the aliases and the model's settings, which are changed under locks
+    of their own. So it is read in turn, and afresh: else one change would write back the state
+    before another.
+    """
+    snapshot.take_turn()
+    fresh = Endpoint.objects.select_related("model").get(pk=endpoint.pk)
+    if fresh.model.deleted_at is None:
+        key = endpoint_key(fresh.environment, fresh.model.name)
+        snapshot.put(ENDPOINT, key, endpoint_to_json(selectors.endpoint_body(fresh)))
 
 
 def put_endpoints(model: RegisteredModel) -> None:
     """Tell serving processes what all endpoints of a model now are."""
-    for endpoint in Endpoint.objects.filter(model=model).select_related("model").order_by("id"):
+    for endpoint in Endpoint.objects.filter(model=model).order_by("id"):
         put_endpoint(endpoint)
 
 

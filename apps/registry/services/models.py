@@ -172,6 +172,8 @@ def _check_redaction(redact: Mapping[str, str]) -> None:
     if len(redact) > MAX_REDACTED:
         raise _wrong("/redact", f"At most {MAX_REDACTED} fields can be redacted.")
     for name, how in redact.items():
+        if "\x00" in name:
+            raise _wrong("/redact", "A field's name holds no NUL.")
         if how not in frozenset(Redaction):
             raise _wrong(f"/redact/{name}", f"One of {', '.join(Redaction)}.")
 

@@ -177,6 +177,8 @@ def check_about(about: About) -> None:
         raise _wrong("/format", f"`format` is one of {', '.join(sorted(FORMATS))}, or left out.")
     if len(about.description) > MAX_DESCRIPTION:
         raise _wrong("/description", f"At most {MAX_DESCRIPTION} characters.")
+    for name in ("metrics", "params", "tags", "lineage", "signature", "example"):
+        _check_text(name, getattr(about, name))
     for name in ("metrics", "params", "tags", "lineage"):
         _check_facts(name, getattr(about, name))
     if about.signature is not None:
@@ -193,6 +195,12 @@ def _check_signature(body: object) -> None:
     except Invalid as error:
         places = [FieldProblem(f"/signature{one.pointer}", one.detail) for one in error.problems]
         raise Invalid(error.message).at(places) from error
+
+
+def _check_text(name: str, value: object) -> None:
+    """Refuse what PostgreSQL's jsonb does not take; an escaped backslash is no beginning of it."""
+    if "\\u0000" in json.dumps(value).replace("\\\\", ""):
+        raise _wrong(f"/{name}", f"`{name}` holds no NUL.")
 
 
 def _check_facts(name: str, value: object) -> None:

@@ -131,3 +131,12 @@ def test_what_djangos_own_commands_changed_is_caught_up_with() -> None:
     assert entry(ada).token_version == 9
     assert entry(eve).username == "eve"
     assert people.publish_stale() == 0
+
+
+def test_a_change_made_with_an_old_look_at_a_user_does_not_undo_a_newer_one() -> None:
+    ada, team = make_user("ada"), make_team("blue")
+    old = User.objects.get(pk=ada.pk)
+    people.set_active(ada, active=False, actor=SYSTEM)
+    teams.add_member(team, old, role=Role.VIEWER, actor=SYSTEM)
+    assert not entry(ada).is_active
+    assert entry(ada).token_version == 2

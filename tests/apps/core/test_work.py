@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -93,3 +94,17 @@ def test_unsent_work_is_sent_by_the_reaper(log: Log) -> None:
     Work.objects.create(name="test.kind", args={}, not_before=timezone.now())
     assert work.reap() == 1
     assert work.reap() == 0
+
+
+def test_a_broker_that_fails_after_the_commit_does_not_undo_what_was_committed(
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise RuntimeError("a client's own kind of error")
+
+    monkeypatch.setattr(work.current_app, "send_task", away)
+    with django_capture_on_commit_callbacks(execute=True):
+        row = work.enqueue("test.kind", n=1)
+    assert work.run_once(row.pk)

@@ -257,6 +257,18 @@ def test_artifacts_that_nobody_needs_leave_the_longest_unused_first(files: Files
 # --- roll-out ------------------------------------------------------------------------------------
 
 
+def test_folders_of_killed_runners_leave_the_temporary_folder(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    old, young = tmp_path / "confined-old", tmp_path / "confined-young"
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    files.agent.fetch_once()
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 @pytest.mark.django_db
 def test_a_release_is_rolled_out_when_every_living_process_follows_it(files: Files) -> None:
     release = make_release(make_version(make_model("wine")))

@@ -337,6 +337,18 @@ def test_a_process_is_ready_only_with_its_required_models_warm(rig: Rig) -> None
     assert rig.follower.state() is State.DRAINING
 
 
+def test_a_new_model_that_does_not_load_takes_no_working_process_out(rig: Rig) -> None:
+    released(rig, 1, required=True)
+    rig.settle()
+    assert rig.follower.state() is State.READY
+    rig.broken.add(2)
+    rig.files.version(2, model="iris", shift=2.0)
+    rig.files.endpoint(answering(primary(2)), model="iris", required=True)
+    rig.look_until(lambda: "production/iris" in rig.follower.failures and not rig.follower._loading)
+    assert rig.follower.state() is State.READY
+    assert rig.answer("wine").version == 1
+
+
 def test_calls_at_the_start_wait_for_the_load_and_are_not_refused(rig: Rig) -> None:
     rig.hold(1)
     released(rig, 1, required=True)

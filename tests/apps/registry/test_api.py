@@ -1,7 +1,9 @@
 """The API's doors: what they give, and what they say when something is wrong."""
 
+import base64
 import hashlib
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -310,3 +312,32 @@ def test_without_the_lean_door_in_front_an_upload_is_told_so(api: Api) -> None:
     reply = api("POST", "/upload", {})
     assert reply.status_code == 503
     assert "make run" in reply.json()["detail"]
+
+
+@pytest.mark.parametrize("position", [b"p=abc", b"p=a%00", b"p=2020-13-45", b"\xff"])
+@pytest.mark.parametrize("path", ["/models", "/models/wine/versions", "/keys", "/teams"])
+def test_a_made_up_cursor_is_400(
+    api: Api, wine: RegisteredModel, path: str, position: bytes
+) -> None:
+    cursor = quote(base64.b64encode(position))
+    reply = Client().get(f"/api/v1{path}?cursor={cursor}", headers=api.headers)
+    assert (reply.status_code, reply.json()["errors"][0]["pointer"]) == (400, "/cursor")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "pointer"),
+    [
+        ("POST", "/wine/endpoints/staging/releases", {"version": "9" * 30}, "/version"),
+        ("POST", "/wine/endpoints/staging/releases", {"arms": [{"version": "9" * 30}]}, "/arms"),
+        ("POST", "/wine/endpoints/staging/rollback", {"to": "9" * 30}, "/to"),
+        ("PUT", "/wine/aliases/champion", {"version": "9" * 30}, "/version"),
+        ("PATCH", "/wine", {"redact": {"a\x00": "drop"}}, "/redact"),
+    ],
+)
+def test_what_no_column_can_hold_is_400_at_its_place(
+    api: Api, wine: RegisteredModel, method: str, path: str, body: Any, pointer: str
+) -> None:
+    reason = {} if method == "PATCH" else {"reason": "why"}
+    reply = api(method, path, body | reason)
+    assert reply.status_code == 400, reply.content
+    assert reply.json()["errors"][0]["pointer"].startswith(pointer)

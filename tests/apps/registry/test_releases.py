@@ -11,7 +11,7 @@ from apps.core.errors import Conflict, Invalid, NotAllowed, NotFound
 from apps.core.events import Actor
 from apps.core.models import Event
 from apps.registry.models import Endpoint, ModelVersion, RegisteredModel, Release
-from apps.registry.services import lifecycle, models, releases
+from apps.registry.services import entries, lifecycle, models, releases
 from apps.registry.snapshot import Arm, ArmRole, endpoint_from_json
 from apps.registry.states import Environment, ReleaseState
 from tests.factories.accounts import make_user
@@ -370,3 +370,38 @@ def test_of_two_people_at_once_with_the_same_expectation_one_wins(endpoint: Endp
         thread.join()
     assert sorted(outcomes, key=str) == [2, None]
     assert Release.objects.filter(state=ReleaseState.LIVE).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="the in-memory test database is one")
+def test_a_change_of_the_model_during_a_release_does_not_bring_the_old_release_back(
+    endpoint: Endpoint,
+) -> None:
+    release(endpoint, 1)
+    begun = threading.Event()
+
+    def change() -> None:
+        begun.set()
+        try:
+            wish = models.ModelChange(cache_seconds=60)
+            models.change_model(endpoint.model, wish, actor=TOM)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=change)
+    with transaction.atomic():
+        release(endpoint, 2)
+        thread.start()
+        assert begun.wait(10)
+        thread.join(0.5)  # long enough for a change that does not wait to read the old release
+    thread.join(30)
+    assert entry(endpoint).number == 2  # type: ignore[attr-defined]
+
+
+def test_a_release_that_comes_after_its_models_end_does_not_bring_it_back(
+    endpoint: Endpoint,
+) -> None:
+    models.delete_model(endpoint.model, actor=MARA)
+    with transaction.atomic():
+        entries.put_endpoint(endpoint)
+    assert not [one for one in snapshot.entries_after(0) if one.kind == "endpoint"]

@@ -191,6 +191,11 @@ BAD = {
     "long field": (form(part("metrics", "x" * 70_000), part("file", ONNX, "a")), "/metrics"),
     "field not utf-8": (form(part("name", b"\xff\xfe"), part("file", ONNX, "a")), "/name"),
     "field with NUL": (form(part("name", b"a\0b"), part("file", ONNX, "a")), "/name"),
+    "escaped NUL": (form(part("tags", r'{"a": ["\u0000"]}'), part("file", ONNX, "a")), "/tags"),
+    "escaped NUL in the example": (
+        form(part("example", r'{"instances": [["\\\u0000"]]}'), part("file", ONNX, "a")),
+        "/example",
+    ),
     "no team": (form(part("name", "w"), part("team", ""), part("file", b"", "a")), "/file"),
 }
 

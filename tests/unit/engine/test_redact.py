@@ -122,6 +122,13 @@ def test_a_column_that_cannot_be_found_takes_its_whole_input_with_it() -> None:
     assert kept(RowInputs([[1, 777]]), odd, tax=Redaction.DROP) == {}
 
 
+def test_nothing_is_kept_when_a_hidden_field_may_stand_among_unnamed_columns() -> None:
+    unnamed = Signature((TensorSpec("x", Dtype.FLOAT32, (-1, 2)),), OUT)
+    assert kept(RowInputs([[1, 777]]), unnamed, tax=Redaction.DROP) is None
+    assert kept(RowInputs([[1, 777]]), unnamed, unit=Redaction.DROP) == [[1, 777]]
+    assert kept(RowInputs([[41, "Ann"]]), PERSON, tax=Redaction.DROP) == [[41, "Ann"]]
+
+
 def test_inputs_that_did_not_fit_are_kept_only_when_nothing_is_to_be_hidden() -> None:
     def unread(**redact: Redaction) -> Any:
         settings = ModelSettings(redact=redact)

@@ -109,3 +109,14 @@ def test_a_question_by_columns_is_taken_as_it_stands() -> None:
     question = native.question_of(b'{"inputs": {"x": [1]}, "parameters": {"k": 2}}')
     assert question.inputs == ColumnInputs({"x": [1]})
     assert question.parameters == {"k": 2}
+
+
+def test_an_output_of_any_length_stands_whole_in_the_one_row_of_a_call() -> None:
+    outputs = {"boxes": np.array([[1, 2], [3, 4], [5, 6]]), "count": np.array([3])}
+    signature = Signature(
+        (TensorSpec("image", Dtype.FLOAT32, (1, 4)),),
+        (TensorSpec("boxes", Dtype.INT64, (-1, 2)), TensorSpec("count", Dtype.INT64, (1,))),
+        batchable=False,
+    )
+    found = written(outputs, rows=1, signature=signature)
+    assert found == [{"boxes": [[1, 2], [3, 4], [5, 6]], "count": [3]}]

@@ -73,8 +73,23 @@ def test_depth_is_counted_whatever_stands_in_texts(levels: int, padding: str) ->
                 assert pointer(body) == ""
 
 
-def test_brackets_in_texts_do_not_hide_depth() -> None:
-    body = b'["]",' * 40 + b"1" + b',"["]' * 40
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'["]",' * 40 + b"1" + b',"["]' * 40,
+        b"[" * 20
+        + b'"'
+        + b"]" * 20
+        + b'",'
+        + b"[" * 20
+        + b"]" * 20
+        + b',"'
+        + b"[" * 20
+        + b'"'
+        + b"]" * 20,
+    ],
+)
+def test_brackets_in_texts_do_not_hide_depth(body: bytes) -> None:
     assert orjson.loads(body)
     assert pointer(body) == ""
 

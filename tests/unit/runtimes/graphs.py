@@ -14,7 +14,7 @@ FLOAT, INT64, STRING, BOOL = (
 )
 
 
-def value(name: str, kind: int, shape: list[int | str | None]) -> onnx.ValueInfoProto:
+def value(name: str, kind: int, shape: list[int | str | None] | None) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
@@ -105,7 +105,7 @@ def grows_with_its_input() -> onnx.ModelProto:
     )
 
 
-def one_node(kind: str, domain: str = "", **more: object) -> onnx.ModelProto:
-    node = helper.make_node(kind, ["x"], ["y"], domain=domain, **more)
+def one_node(kind: str, domain: str = "") -> onnx.ModelProto:
+    node = helper.make_node(kind, ["x"], ["y"], domain=domain)
     opsets = {"": 18, domain: 1} if domain else {"": 18}
     return model([node], [value("x", FLOAT, ["n"])], [value("y", FLOAT, ["n"])], opsets=opsets)

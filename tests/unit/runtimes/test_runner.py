@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -145,7 +146,11 @@ def test_a_child_dies_with_the_serving_process(file: Path) -> None:
         "time.sleep(600)\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=confined.PROJECT_ROOT
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=confined.PROJECT_ROOT,
+        env={**os.environ, "TMPDIR": str(file.parent)},  # a killed parent cannot tidy up
     )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
@@ -170,7 +175,7 @@ def test_a_file_that_asks_for_a_forbidden_name_does_not_load(tmp_path: Path) -> 
 def test_no_folder_is_left_when_a_model_is_closed(
     kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confined.tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     features, labels = load_iris(return_X_y=True)
     model = SklearnRunner().load(_pickled(tmp_path, kind().fit(features, labels)), threads=1)

@@ -212,3 +212,30 @@ def test_numbers_agree_within_the_tolerance_and_nan_only_with_nan(
 def test_labels_agree_only_if_all_are_equal() -> None:
     assert difference(np.array(["a", "b"]), np.array(["a", "b"]), 1e-5) == (0.0, True)
     assert not difference(np.array([1, 2]), np.array([1, 3]), 1e-5)[1]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"name": "a\x00"},
+        {"name": "\ud800"},
+        {"columns": ["a", "\x00"]},
+        {"categories": ["\udfff"]},
+        {"categories": [2**64]},
+        {"minimum": 10**400},
+    ],
+)
+def test_a_signature_that_could_not_be_stored_is_a_rejection(
+    judge: Judge, more: dict[str, Any]
+) -> None:
+    inputs = [{**SIGNATURE["inputs"][0], **more}]  # type: ignore[index]
+    bad = {**TRIED, "signature": {**SIGNATURE, "inputs": inputs}, "parity": AGREES}
+    assert judge(stages(verify_onnx=report(bad)))[1] is None
+
+
+def test_whole_numbers_of_a_report_stay_within_what_can_be_stored(judge: Judge) -> None:
+    huge = {"resident_bytes": 10**30, "latency_ms": {"rows": 10**400}}
+    tried = {**TRIED, "measurements": huge, "example": [2**63, 2**62], "parity": AGREES}
+    verdict, _ = judge(stages(verify_onnx=report(tried)))
+    assert verdict.report["measurements"]["resident_bytes"] == 0
+    assert verdict.report["example"] == [None, 2**62]

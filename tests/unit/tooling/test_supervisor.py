@@ -30,6 +30,10 @@ def say(line):
 supervisor = Supervisor(folder=Path.cwd(), say=say, stop_seconds={stop_seconds})
 {body}
 """
+DEAF = (
+    "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "print('pid', os.getpid(), flush=True); time.sleep(600)"
+)
 STAYS = "import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)"
 
 
@@ -142,14 +146,10 @@ def test_a_last_part_ends_after_the_others(sessions: list[Session]) -> None:
 
 
 def test_a_child_that_ignores_the_polite_word_is_killed(sessions: list[Session]) -> None:
-    deaf = (
-        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "print('pid', os.getpid(), flush=True); time.sleep(600)"
-    )
     session = begin(
         sessions,
         f"""
-        supervisor.keep(Part("web", child({deaf!r})))
+        supervisor.keep(Part("web", child({DEAF!r})))
         supervisor.run(lambda: None)
         """,
         stop_seconds=0.2,
@@ -227,6 +227,27 @@ def test_renewed_parts_start_again_without_a_pause(sessions: list[Session]) -> N
     assert first != second
     session.process.send_signal(signal.SIGTERM)
     assert "it starts again in" not in session.rest()
+
+
+def test_a_renewed_part_that_does_not_end_is_killed_and_started_again(
+    sessions: list[Session],
+) -> None:
+    session = begin(
+        sessions,
+        f"""
+        looks = []
+        def look():
+            looks.append(1)
+            if len(looks) == 8:
+                supervisor.renew()
+        supervisor.keep(Part("web", child({DEAF!r})))
+        supervisor.run(look)
+        """,
+        stop_seconds=0.2,
+    )
+    assert session.pid("web") != session.pid("web")
+    session.process.send_signal(signal.SIGTERM)  # what is deaf would outlive a killed supervisor
+    session.rest()
 
 
 def test_a_last_line_without_an_end_is_passed_on(sessions: list[Session]) -> None:

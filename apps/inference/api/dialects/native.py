@@ -136,14 +136,17 @@ def _predictions(answer: PredictAnswer, signature: Signature | None) -> Any:
 
 
 def _whole_outputs(answer: PredictAnswer, signature: Signature | None) -> set[str]:
-    """Name the outputs that belong to the call as a whole and not to its rows."""
-    if signature is None:
-        return {
-            name
-            for name, array in answer.outputs.items()
-            if array.ndim == 0 or array.shape[0] != answer.rows
-        }
-    return {spec.name for spec in signature.outputs if not spec.has_batch}
+    """Name the outputs that belong to the call as a whole and not to its rows.
+
+    A free first axis is a row axis only when it counts the rows: a model that takes one question
+    at a time may answer it with any number of findings.
+    """
+    fixed = {spec.name for spec in signature.outputs if not spec.has_batch} if signature else set()
+    return fixed | {
+        name
+        for name, array in answer.outputs.items()
+        if array.ndim == 0 or array.shape[0] != answer.rows
+    }
 
 
 def _writable(array: NDArray[np.generic]) -> Any:
