@@ -63,10 +63,10 @@ suites: .venv/.dev
 	@rm -f .coverage .coverage.*
 	@echo "== on SQLite"
 	@COVERAGE_FILE=.coverage.sqlite $(PYTEST) tests
-	@echo "== on PostgreSQL and Redis (plain rules have no database, so they are left out)"
+	@echo "== on PostgreSQL and Redis (what has no database, or its own, is left out)"
 	@COVERAGE_FILE=.coverage.postgresql \
 		DATABASE_URL="$$MLP_TEST_POSTGRES_URL" REDIS_URL="$$MLP_TEST_REDIS_URL" \
-		$(PYTEST) tests --ignore=tests/unit --ignore=tests/sandbox_probes
+		$(PYTEST) tests --ignore=tests/unit --ignore=tests/sandbox_probes --ignore=tests/browser
 	@if find tests -name '*.test.js' | grep -q .; then \
 		echo "== JavaScript"; node --test $$(find tests -name '*.test.js'); fi
 	@$(PY) -m coverage combine -q

@@ -6,6 +6,7 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mlplatform.settings.dev")
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 Message = dict[str, Any]
@@ -14,7 +15,11 @@ Send = Callable[[Any], Awaitable[None]]
 
 django_application = get_asgi_application()
 
-from apps.registry.api.upload import is_upload, upload  # noqa: E402 - needs Django set up
+from apps.core import context  # noqa: E402 - all of these need Django set up
+from apps.core.api.exceptions import problem_of  # noqa: E402
+from apps.core.errors import TooLarge  # noqa: E402
+from apps.core.middleware import request_id_of  # noqa: E402
+from apps.registry.api.upload import is_upload, upload  # noqa: E402
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:
@@ -24,7 +29,36 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
     elif is_upload(scope):
         await upload(scope, receive, send)
     else:
-        await django_application(scope, receive, send)
+        await _django(scope, receive, send)
+
+
+async def _django(scope: Message, receive: Receive, send: Send) -> None:
+    """Hand a request to Django, whose handler takes in any body whole before a view may refuse it.
+
+    A body that grows too large looks to Django as if its sender had hung up; the reply is ours.
+    """
+    left = int(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+
+    async def bounded() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        return message if left >= 0 else {"type": "http.disconnect"}
+
+    await django_application(scope, bounded, send)
+    if left < 0:
+        await _refuse(scope, send)
+
+
+async def _refuse(scope: Message, send: Send) -> None:
+    presented = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    about = context.begin(request_id_of(presented), None)
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    reply = problem_of(TooLarge(f"The body is larger than the {most} bytes that are taken here."))
+    reply["X-Request-ID"] = about.request_id
+    lines = [(name.lower().encode(), value.encode()) for name, value in reply.items()]
+    await send({"type": "http.response.start", "status": reply.status_code, "headers": lines})
+    await send({"type": "http.response.body", "body": reply.content})
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -178,7 +178,7 @@ class PredictionAdmin(ReadOnlyAdmin):
     fieldsets = (
         (None, {"fields": ("id", "at", "model", "version", "environment", "outcome", "error")}),
         ("Request and answer", {"fields": ("rows", "question", "answer")}),
-        ("Timing", {"fields": ("total_ms", "queue_ms", "inference_ms", "cached")}),
+        ("Timing", {"fields": ("total", "queue", "inference", "from_cache")}),
         ("Why this version", {"fields": ("release", "arm", "variant", "experiment", "unit")}),
         (
             "Who asked",
@@ -198,6 +198,18 @@ class PredictionAdmin(ReadOnlyAdmin):
     @admin.display(description="Total")
     def total(self, one: Prediction) -> str:
         return f"{one.total_ms:.2f} ms"
+
+    @admin.display(description="Queue")
+    def queue(self, one: Prediction) -> str:
+        return f"{one.queue_ms:.2f} ms"
+
+    @admin.display(description="Inference")
+    def inference(self, one: Prediction) -> str:
+        return f"{one.inference_ms:.2f} ms"
+
+    @admin.display(description="Answered from")
+    def from_cache(self, one: Prediction) -> str:
+        return "stored answers" if one.cached else "the model"
 
     @admin.display(description="Inputs")
     def question(self, one: Prediction) -> str:

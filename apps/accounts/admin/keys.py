@@ -51,7 +51,7 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for th
         help_text="A test key never reaches production.",
     )
     model_names = forms.CharField(
-        label="models",
+        label="Models",
         required=False,
         widget=UnfoldAdminTextInputWidget,
         help_text="Names of the models it may use, with commas; empty for all of the team.",
@@ -103,7 +103,7 @@ class RevokeForm(BaseDialogForm):  # type: ignore[misc]  # unfold ships no types
 @admin.register(ApiKey)
 class KeyAdmin(AccountsAdmin):
     form = KeyForm
-    list_display = ("name", "prefix", "team", "owner", "scopes", "state", "expires_at")
+    list_display = ("name", "prefix", "team", "owner", "scope_words", "state", "expires_at")
     list_select_related = ("team", "owner")
     list_filter = ("kind", "team")
     search_fields = ("name", "id", "owner__username")
@@ -115,6 +115,18 @@ class KeyAdmin(AccountsAdmin):
         if key.revoked_at:
             return "revoked"
         return "expired" if key.expires_at <= timezone.now() else "valid"
+
+    @admin.display(description="scopes")
+    def scope_words(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
+
+    @admin.display(description="environments")
+    def reaches(self, key: ApiKey) -> str:
+        return ", ".join(key.environments)
+
+    @admin.display(description="models")
+    def models(self, key: ApiKey) -> str:
+        return ", ".join(key.model_names) or "all of the team"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         caller = caller_of_request(request)
@@ -132,8 +144,8 @@ class KeyAdmin(AccountsAdmin):
         if obj is None:
             return KeyForm.Meta.fields
         return (
-            *("name", "prefix", "last4", "state", "team", "owner", "created_by", "scopes"),
-            *("environments", "model_names", "created", "expires_at", "revoked_at", "revoked_by"),
+            *("name", "prefix", "last4", "state", "team", "owner", "created_by", "scope_words"),
+            *("reaches", "models", "created", "expires_at", "revoked_at", "revoked_by"),
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:

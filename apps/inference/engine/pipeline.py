@@ -7,7 +7,6 @@ the thread of whoever was waited for. Everything that reached a version is noted
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from apps.core import ids
 from apps.core.errors import PlatformError
 from apps.inference.engine.batcher import Batcher, Ran
 from apps.inference.engine.cache import AnswerCache, CacheKey, cache_key
@@ -42,15 +42,6 @@ LEFT = "caller_left"
 # What a caller at its deadline still waits for an answer that is being written down right now.
 WRITING_SECONDS = 1.0
 CAUSE_CHARACTERS = 500
-
-
-def uuid7(epoch_ms: int) -> str:
-    """Make a UUID of version 7: 48 bits of milliseconds, then random bits (RFC 9562)."""
-    random = os.urandom(10)
-    first = int.from_bytes(random[:2], "big") & 0x0FFF | 0x7000
-    second = int.from_bytes(random[2:4], "big") & 0x3FFF | 0x8000
-    time_high, time_low = epoch_ms >> 16 & 0xFFFFFFFF, epoch_ms & 0xFFFF
-    return f"{time_high:08x}-{time_low:04x}-{first:04x}-{second:04x}-{random[4:].hex()}"
 
 
 def epoch_ms() -> int:
@@ -89,7 +80,7 @@ class Engine:
         routes: Routes | None = None,
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = epoch_ms,
-        new_id: Callable[[int], str] = uuid7,
+        new_id: Callable[[int], str] = ids.new_id,
         trace: Callable[[str], None] | None = None,
     ) -> None:
         """Put the parts together.

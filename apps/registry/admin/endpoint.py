@@ -88,7 +88,14 @@ class EndpointAdmin(RegistryAdmin):
         return reply
 
     def has_roll_back_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.allows(request, Action.RELEASE_ROLL_BACK, obj)
+        """Offer it only where an older release has served: else there is nothing to go back to."""
+        served = (ReleaseState.LIVE, ReleaseState.REPLACED)
+        past = Release.objects.filter(endpoint=getattr(obj, "pk", obj), state__in=served)
+        return (
+            obj is not None
+            and past.count() > 1
+            and self.allows(request, Action.RELEASE_ROLL_BACK, obj)
+        )
 
     @action(  # type: ignore[untyped-decorator]  # unfold ships no types
         description="Roll back",

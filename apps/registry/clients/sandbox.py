@@ -518,10 +518,8 @@ def _plain(value: object, most_text: int, depth: int = 8) -> Any:
         return _text(value)[:most_text]
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int):  # beyond 64 bits the JSON of our doors cannot say it
-        return value if abs(value) < 2**63 else None
-    if isinstance(value, float):
-        return value if abs(value) < 1e300 else None
+    if isinstance(value, int | float):  # beyond 64 bits the JSON of our doors cannot say an int
+        return value if abs(value) < (2**63 if isinstance(value, int) else 1e300) else None
     if depth and isinstance(value, list):
         return [_plain(one, most_text, depth - 1) for one in value[:5000]]
     if depth and isinstance(value, Mapping):

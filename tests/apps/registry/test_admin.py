@@ -151,7 +151,7 @@ def test_the_page_of_a_ready_version_shows_signature_and_place(
     boss: Client, version: ModelVersion
 ) -> None:
     text = boss.get(page("modelversion", version.pk)).content.decode()
-    for words in ("float32", "[any, 4]", "/api/v1/predict/wine", "production", "version.ready"):
+    for words in ("float32", "[any, 4]", "/api/v1/predict/wine", "production", "Version ready"):
         assert words in text
 
 

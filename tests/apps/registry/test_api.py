@@ -335,7 +335,7 @@ def test_a_made_up_cursor_is_400(
     ],
 )
 def test_what_no_column_can_hold_is_400_at_its_place(
-    api: Api, wine: RegisteredModel, method: str, path: str, body: Any, pointer: str
+    api: Api, wine: RegisteredModel, *, method: str, path: str, body: Any, pointer: str
 ) -> None:
     reason = {} if method == "PATCH" else {"reason": "why"}
     reply = api(method, path, body | reason)

@@ -375,8 +375,9 @@ def test_of_two_people_at_once_with_the_same_expectation_one_wins(endpoint: Endp
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="the in-memory test database is one")
 def test_a_change_of_the_model_during_a_release_does_not_bring_the_old_release_back(
-    endpoint: Endpoint,
+    model: RegisteredModel,
 ) -> None:
+    endpoint = endpoint_of(model, Environment.DEVELOPMENT)  # the one that is written first
     release(endpoint, 1)
     begun = threading.Event()
 
