@@ -63,6 +63,7 @@ def record(
         facts: What changed, as JSON values; never a secret.
     """
     about = context.current()
+    orjson.dumps(facts)  # what cannot be sealed must fail here, and not stop the sealer
     return Event.objects.create(
         at=timezone.now(),
         verb=verb,

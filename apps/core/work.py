@@ -15,17 +15,27 @@ from datetime import timedelta
 from typing import Any
 
 from celery import current_app, shared_task
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    transaction,
+)
 from django.db.models import F, Q
 from django.utils import timezone
 
 from apps.core import ids
+from apps.core.errors import PlatformError
 from apps.core.models import Work
 
 LOG = logging.getLogger(__name__)
 LEASE = timedelta(seconds=30)
 HEARTBEAT_SECONDS = 10.0
 RESEND = timedelta(seconds=20)
+# Before work is tried again that met a database or a store that does not answer.
+PAUSE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,11 @@ def run_once(work_id: int) -> bool:
             kind.run(**work.args)
         except Exception as error:  # whatever it raises is this work's verdict
             LOG.exception("work %s %s failed", work.name, work.pk)
-            _failed(work, kind, f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            if _may_pass(error):
+                _put_back(work, reason)
+            else:
+                _failed(work, kind, reason)
             return True
     _mine(work).update(state=Work.State.DONE, finished=timezone.now(), error="")
     return True
@@ -125,6 +139,23 @@ def _claim(work_id: int) -> Work | None:
 
 def _mine(work: Work) -> Any:
     return Work.objects.filter(pk=work.pk, token=work.token, state=Work.State.RUNNING)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it says something of the moment and nothing of the work."""
+    retryable = isinstance(error, PlatformError) and error.retryable
+    return retryable or isinstance(error, OperationalError | InterfaceError)
+
+
+def _put_back(work: Work, reason: str) -> None:
+    """Queue it again for a little later; this try does not count."""
+    _mine(work).update(
+        state=Work.State.QUEUED,
+        attempts=F("attempts") - 1,
+        not_before=timezone.now() + PAUSE,
+        sent_at=None,
+        error=reason[:2000],
+    )
 
 
 def _failed(work: Work, kind: Kind | None, reason: str) -> None:

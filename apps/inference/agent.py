@@ -136,7 +136,7 @@ class Agent:
     def _follow(self, epoch: str, generation: int) -> bool:
         if epoch != self._writer.epoch and not self._is_empty_beside_ours(epoch):
             return self._take_all(epoch)
-        if self._rewrite:
+        if self._rewrite or self._node.distrusted():
             self._write_all(self._writer.epoch, self._writer.state(), self._writer.generation)
         if epoch != self._writer.epoch or generation <= self._writer.generation:
             self._warn_of_older(epoch, generation)

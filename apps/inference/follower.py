@@ -244,11 +244,18 @@ class Follower:
             if self._alarm != str(error):
                 self._alarm = str(error)
                 LOG.error("the local snapshot is not followed: %s", error)  # noqa: TRY400
+                self._ask_for_another()
             return None
         if change is not None and self._alarm:
             self._alarm = ""
             LOG.info("the local snapshot is followed again")
         return change
+
+    def _ask_for_another(self) -> None:
+        try:
+            self._node.distrust()
+        except OSError as error:
+            LOG.warning("the agent cannot be told of it: %s", error)
 
     def _apply(self, change: Change) -> None:
         self._directory = self._directory.applied(change)

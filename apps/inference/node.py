@@ -157,6 +157,21 @@ class Node:
         """Forget a wish."""
         (self.wishes / _digest(sha256)).unlink(missing_ok=True)
 
+    # --- distrust ---
+
+    def distrust(self) -> None:
+        """Say that the snapshot file is damaged; the agent writes it afresh."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "distrusted").touch(mode=0o600)
+
+    def distrusted(self) -> bool:
+        """Whether a process said so since this was last asked."""
+        try:
+            (self.folder / "distrusted").unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
     # --- reports ---
 
     @property

@@ -7,6 +7,7 @@ error, what the content policy refuses, and every address of another host is a f
 import contextlib
 import os
 import pickle
+import re
 import shutil
 import signal
 import socket
@@ -123,7 +124,7 @@ class Site:
         for word in words:
             found = found.filter(has_text=word)
         found.first.get_by_role("link").first.click()
-        self.page.wait_for_url("**/change/")
+        self.page.wait_for_url(re.compile(r"/change/(\?|$)"))  # the list's filters come along
 
     def until_a_row(self, path: str) -> None:
         """Load a list anew until something stands in it: records arrive a moment later."""

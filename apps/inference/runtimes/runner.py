@@ -198,9 +198,13 @@ class _Child:
         self._words: str | None = None
         self._folder = contextlib.ExitStack()
         work = self._folder.enter_context(work_folder())
-        self._process: Confined = start_confined(
-            ["serve", "--read", str(files), "--ask", json.dumps(ask)], work=work, limits=limits
-        )
+        try:
+            self._process: Confined = start_confined(
+                ["serve", "--read", str(files), "--ask", json.dumps(ask)], work=work, limits=limits
+            )
+        except BaseException:
+            self._folder.close()
+            raise
         os.set_blocking(self._process.stdin, False)
         os.set_blocking(self._process.stdout, False)
         try:

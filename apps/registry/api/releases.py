@@ -1,9 +1,10 @@
 """Endpoints of a model: what is live, its history; release, approve, reject, roll back."""
 
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -118,20 +119,17 @@ def _made(release: Release) -> Response:
     return Response(ReleaseSerializer(release).data, status=status)
 
 
-class ApproveView(APIView):
-    @extend_schema(
-        operation_id="approve_release",
-        summary="Let a waiting release go live; only another person may",
-        request=ReasonSerializer,
-        responses={200: ReleaseSerializer, **problems(400, 401, 403, 404, 409)},
-        tags=["releases"],
-    )
+class _DecideView(APIView):
+    """One person's word on a release that waits."""
+
+    decide: ClassVar[Callable[..., Release]]
+
     def post(self, request: Request, model: str, environment: str, number: int) -> Response:
         who = caller(request)
         endpoint = _endpoint(who, model, environment, Action.RELEASE_APPROVE)
         form = ReasonSerializer(data=request.data or {})
         form.is_valid(raise_exception=True)
-        release = releases.approve(
+        release = type(self).decide(
             selectors.find_release(endpoint, number),
             actor=actor_of(who),
             person_id=who.user_id,
@@ -140,26 +138,26 @@ class ApproveView(APIView):
         return Response(ReleaseSerializer(release).data)
 
 
-class RejectView(APIView):
-    @extend_schema(
-        operation_id="reject_release",
-        summary="Refuse a waiting release, with a reason",
-        request=ReasonSerializer,
-        responses={200: ReleaseSerializer, **problems(400, 401, 403, 404, 409)},
-        tags=["releases"],
-    )
-    def post(self, request: Request, model: str, environment: str, number: int) -> Response:
-        who = caller(request)
-        endpoint = _endpoint(who, model, environment, Action.RELEASE_APPROVE)
-        form = ReasonSerializer(data=request.data or {})
-        form.is_valid(raise_exception=True)
-        release = releases.reject(
-            selectors.find_release(endpoint, number),
-            actor=actor_of(who),
-            person_id=who.user_id,
-            reason=form.validated_data["reason"],
+def _decision(operation: str, summary: str) -> Any:
+    return extend_schema_view(
+        post=extend_schema(
+            operation_id=operation,
+            summary=summary,
+            request=ReasonSerializer,
+            responses={200: ReleaseSerializer, **problems(400, 401, 403, 404, 409)},
+            tags=["releases"],
         )
-        return Response(ReleaseSerializer(release).data)
+    )
+
+
+@_decision("approve_release", "Let a waiting release go live; only another person may")
+class ApproveView(_DecideView):
+    decide = staticmethod(releases.approve)
+
+
+@_decision("reject_release", "Refuse a waiting release, with a reason")
+class RejectView(_DecideView):
+    decide = staticmethod(releases.reject)
 
 
 class RollbackView(APIView):

@@ -27,7 +27,7 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.http import HttpRequest, HttpResponse
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
@@ -457,7 +457,7 @@ class _Upload:
         file.close()
         # From here one thread finishes or undoes everything, whatever becomes of this coroutine.
         self.file = None
-        store = functools.partial(self._store, file, digest, target, about)
+        store = functools.partial(self._store, file, digest, about)
         return await asyncio.shield(sync_to_async(store)())
 
     def _find_target(self) -> Target:
@@ -472,13 +472,14 @@ class _Upload:
         code = may(self.who, Action.VERSION_UPLOAD_CODE, Thing(team.pk, name))
         return Target(team, name, code)
 
-    def _store(self, file: Incoming, digest: str, target: Target, about: About) -> HttpResponse:
+    def _store(self, file: Incoming, digest: str, about: About) -> HttpResponse:
         """Hand the file to the store and make the version; without a version no file stays."""
         try:
             key = uploads.store_incoming(file.path)
         finally:
             file.discard()
         try:
+            target = self._find_target()  # a large file takes hours; rights end in seconds
             version = uploads.receive_version(
                 StoredFile(key, digest, file.size, file.filename),
                 model_name=target.model,
@@ -488,6 +489,8 @@ class _Upload:
                 may_carry_code=target.may_carry_code,
                 about=about,
             )
+        except (OperationalError, InterfaceError):
+            raise  # the commit may have happened; the sweeper knows which files are wanted
         except BaseException:
             storage.delete(key)
             raise

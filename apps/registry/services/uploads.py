@@ -1,5 +1,6 @@
 """Receive a version: the stored file becomes a row, an event and work to do, or nothing at all."""
 
+import contextlib
 import json
 import logging
 import math
@@ -271,20 +272,24 @@ def _sweep_store() -> int:
     wanted = ModelVersion.objects.filter(state__in=UNDER_WAY, incoming_key__in=keys)
     keys -= set(wanted.values_list("incoming_key", flat=True))
     before = timezone.now() - ABANDONED
-    old = [key for key in keys if store.get_modified_time(key) < before]
-    for key in old:
-        LOG.warning("removing the abandoned upload %s", key)
-        store.delete(key)
-    return len(old)
+    removed = 0
+    for key in keys:
+        with contextlib.suppress(FileNotFoundError):  # judged or removed in the meantime
+            if store.get_modified_time(key) < before:
+                LOG.warning("removing the abandoned upload %s", key)
+                store.delete(key)
+                removed += 1
+    return removed
 
 
 def _sweep_disk() -> int:
     before = (timezone.now() - ABANDONED).timestamp()
     removed = 0
     for path in (*temp_folder().iterdir(), *work_folder().iterdir()):
-        if path.stat().st_mtime < before:
-            _remove(path)
-            removed += 1
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                _remove(path)
+                removed += 1
     return removed
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from celery import current_app
+from django.db import OperationalError
 from django.utils import timezone
 
 from apps.core import work
@@ -111,3 +112,13 @@ def test_a_broker_that_fails_after_the_commit_does_not_undo_what_was_committed(
     with django_capture_on_commit_callbacks(execute=True):
         row = work.enqueue("test.kind", n=1)
     assert work.run_once(row.pk)
+
+
+def test_a_database_that_does_not_answer_for_a_while_costs_no_try(log: Log) -> None:
+    log.fail_with = OperationalError("the server closed the connection")
+    row = work.enqueue("test.kind", n=1)
+    for _ in range(5):
+        Work.objects.update(not_before=timezone.now())
+        work.run_once(row.pk)
+    row.refresh_from_db()
+    assert (row.state, row.attempts, log.given_up) == (Work.State.QUEUED, 0, [])

@@ -154,6 +154,21 @@ def test_a_line_torn_by_a_former_agents_death_does_not_spoil_the_next(files: Fil
 
 
 @pytest.mark.django_db
+def test_a_file_that_a_process_distrusts_is_written_afresh(files: Files) -> None:
+    snapshot.put("key", "a", {"n": 1})
+    files.agent.poll_once()
+    file = files.node.folder / "snapshot.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b'"n":1', b'"n":2'))
+    files.agent.poll_once()
+    assert file.read_bytes() != whole
+    files.node.distrust()
+    files.agent.poll_once()
+    assert file.read_bytes() == whole
+    assert not files.node.distrusted()
+
+
+@pytest.mark.django_db
 def test_a_full_disk_is_survived_without_a_gap(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -299,6 +299,9 @@ def test_a_damaged_file_leaves_everything_as_it_was(rig: Rig) -> None:
     rig.follower.look()
     assert rig.answer().version == 1
     assert rig.follower.caught_up()
+    assert rig.files.node.distrusted(), "the agent is asked for another file, once"
+    rig.follower.look()
+    assert not rig.files.node.distrusted()
 
 
 def test_an_older_file_is_refused_and_a_new_epoch_is_taken(rig: Rig) -> None:

@@ -307,6 +307,16 @@ def test_an_endpoint_is_rolled_back_from_its_page(
     assert (live.version_numbers, live.reason) == (frozenset({1}), "worse")
 
 
+def test_roll_back_is_offered_only_where_an_older_release_served(
+    boss: Client, version: ModelVersion
+) -> None:
+    endpoint = endpoint_of(version.model)
+    shown = page("endpoint", endpoint.pk)
+    assert "Roll back" not in boss.get(shown).content.decode()
+    make_release(make_version(version.model))
+    assert "Roll back" in boss.get(shown).content.decode()
+
+
 def test_a_waiting_release_is_approved_by_another_person_only(
     team: Team, version: ModelVersion, settings: Settings
 ) -> None:
