@@ -247,6 +247,11 @@ SPECTACULAR_SETTINGS = {
     # Each door once, though it answers at several addresses.
     "PREPROCESSING_HOOKS": ["apps.core.api.schema.documented"],
     "COMPONENT_SPLIT_REQUEST": True,
+    # Fields named `role` have two lists of values; each gets its own name.
+    "ENUM_NAME_OVERRIDES": {
+        "MemberRole": "apps.accounts.models.Membership.RoleChoice",
+        "ArmRole": ["primary", "candidate", "shadow"],
+    },
 }
 # Anyone may read /docs and the schema; otherwise a login is asked for.
 PUBLIC_DOCS = env.switch("MLP_PUBLIC_DOCS", default=False)
