@@ -50,7 +50,7 @@ def _service(name: str, what: str) -> str:
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """Name long values by their argument: keys and archives differ in every process of a run."""
-    if isinstance(val, str | bytes) and len(val) > 40:
+    """Name bytes and long texts by their argument: archives and keys differ in every process."""
+    if isinstance(val, bytes) or (isinstance(val, str) and len(val) > 40):
         return argname
     return None
