@@ -96,6 +96,8 @@ class Load:
             if not self._once(link, f"{parts.path}?{parts.query}" if parts.query else parts.path):
                 link.close()
                 link = None
+        if link is not None:
+            link.close()
 
     def _once(self, link: http.client.HTTPConnection, path: str) -> bool:
         begun = time.perf_counter()

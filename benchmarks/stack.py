@@ -221,8 +221,9 @@ def stack(*, workers: int = 2, postgres: bool = True, **settings: str) -> Iterat
             f"http://{environment['MLP_BIND']}", folder / "var", environment, process, database
         )
         made.wait_for("/health/live")
-        _make_callers(made)
-        yield made
+        with made.http:
+            _make_callers(made)
+            yield made
     except BaseException:
         with contextlib.suppress(OSError):
             sys.stderr.write((folder / "dev.log").read_text(errors="replace")[-4000:])
