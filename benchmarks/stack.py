@@ -221,7 +221,7 @@ def stack(*, workers: int = 2, postgres: bool = True, **settings: str) -> Iterat
             f"http://{environment['MLP_BIND']}", folder / "var", environment, process, database
         )
         made.wait_for("/health/live")
-        with made.http:
+        with contextlib.closing(made.http):
             _make_callers(made)
             yield made
     except BaseException:
