@@ -37,18 +37,14 @@ def load_on(system: Stack, model: str = "tiny", rate: float | None = RATE) -> Lo
 
 
 def warm(system: Stack, model: str = "tiny") -> None:
-    """Call until the route is known and answers."""
-    deadline = time.monotonic() + 30
+    """Wait until every serving worker runs the release."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        reply = system.http.post(
-            f"{system.url}/api/v1/predict/{model}",
-            headers={"X-API-Key": system.key},
-            json={"instances": [[1, 2, 3, 4]]},
-        )
-        if reply.is_success:
+        endpoint = system.call("GET", f"/api/v1/models/{model}/endpoints/production").json()
+        if endpoint["release"]["rolled_out_at"]:
             return
         time.sleep(0.2)
-    raise RuntimeError(f"{model} never answered: {reply.text}")
+    raise RuntimeError(f"Not every worker runs the release of {model}: {endpoint}")
 
 
 def missing_and_doubled(system: Stack, ledger: Ledger) -> tuple[int, int]:
