@@ -3,8 +3,7 @@
 import os
 import platform
 import sys
-
-from django.utils import timezone
+import time
 
 from benchmarks import predict
 
@@ -12,7 +11,7 @@ PARTS = {"in_process": predict.in_process, "over_http": predict.over_http}
 
 
 def main() -> None:
-    now = timezone.now().isoformat(timespec="seconds")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     print(
         f"{now}, Python {platform.python_version()}, {os.cpu_count()} cores {platform.machine()}, "
         f"load {os.getloadavg()[0]:.1f}"
