@@ -5,7 +5,9 @@ SHELL := /bin/sh
 .PHONY: help setup run dev test suites lint types format bench lock violations
 
 PY := .venv/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
+LOCKED := $(PIP) --require-hashes
+TORCH := requirements/runtimes-torch.txt
 CODE := apps mlplatform demo scripts tests benchmarks manage.py
 JOBS ?= 2
 COVERAGE_AT_LEAST ?= 85
@@ -30,14 +32,16 @@ $(PY):
 	fi; \
 	echo "Making .venv with $$found"; "$$found" -m venv .venv
 
-.venv/.run: requirements/worker.txt | $(PY)
+.venv/.run: requirements/worker.txt $(TORCH) | $(PY)
 	@echo "Installing what the platform needs (once; some minutes)"
-	@$(PIP) -r requirements/worker.txt
+	@$(LOCKED) -r requirements/worker.txt
+	@$(PIP) -r $(TORCH)
 	@touch $@
 
-.venv/.dev: requirements/dev.txt | $(PY)
+.venv/.dev: requirements/dev.txt $(TORCH) | $(PY)
 	@echo "Installing what tests and checks need (once; some minutes)"
-	@$(PIP) -r requirements/dev.txt
+	@$(LOCKED) -r requirements/dev.txt
+	@$(PIP) -r $(TORCH)
 	@touch .venv/.run $@
 
 setup: .venv/.dev ## make .venv with everything, run nothing

@@ -12,6 +12,11 @@ from apps.core.models import Event
 M = TypeVar("M", bound=Model)
 
 
+def is_platform_admin(request: HttpRequest) -> bool:
+    """Whether the one who looks runs the platform; the menu asks for the entries of operators."""
+    return bool(getattr(request.user, "is_superuser", False))
+
+
 class PlatformAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """What all our screens share."""
 

@@ -1,7 +1,6 @@
 """What the registry's screens share: own teams only, dialogs that call one action, plain tables."""
 
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -9,10 +8,6 @@ from django import forms
 from django.contrib import messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.timesince import timesince
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget
 from unfold.widgets import UnfoldAdminTextareaWidget as TextareaWidget
@@ -20,23 +15,14 @@ from unfold.widgets import UnfoldAdminTextareaWidget as TextareaWidget
 from apps.accounts.admin.door import caller_of_request
 from apps.accounts.policies import Action, Thing, may
 from apps.accounts.selectors import teams_of
+from apps.core import words
 from apps.core.admin import PlatformAdmin
 from apps.core.errors import PlatformError
 from apps.core.models import Event
-from apps.registry.states import Environment
+from apps.registry.states import Environment, ReleaseState, VersionState
 
-# The colour beside each state's word; the same on every screen.
-COLOURS = {
-    "uploaded": "",
-    "validating": "info",
-    "ready": "success",
-    "rejected": "danger",
-    "deprecated": "warning",
-    "archived": "",
-    "awaiting_approval": "info",
-    "live": "success",
-    "replaced": "",
-}
+# What unfold calls the colour beside each state's word.
+LABELS = words.unfold_labels((*VersionState, *ReleaseState))
 
 
 class ReasonForm(BaseDialogForm):  # type: ignore[misc]  # unfold ships no types
@@ -114,58 +100,21 @@ class RegistryAdmin(PlatformAdmin):
             self.message_user(request, act(), messages.SUCCESS)
         except PlatformError as error:
             self.message_user(request, error.message, messages.ERROR)
-        url = page_of(back_to)
+        url = words.page_of(back_to)
         return HttpResponse(status=HTTPStatus.OK, headers={"HX-Redirect": url})
-
-
-def page_of(row: Model) -> str:
-    """Where a row's page is."""
-    opts = row._meta
-    return reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[row.pk])
-
-
-def link(row: Model, words: object) -> str:
-    """A link to a row's page."""
-    return format_html('<a href="{}" class="text-primary-600">{}</a>', page_of(row), words)
-
-
-def ago(moment: Any) -> str:
-    """How long ago, with the exact time at hand."""
-    if moment is None:
-        return "-"
-    exact = timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S %Z")
-    is_fresh = timezone.now() - moment < timedelta(minutes=1)
-    words = "just now" if is_fresh else f"{timesince(moment, depth=1)} ago"
-    return format_html('<span class="whitespace-nowrap" title="{}">{}</span>', exact, words)
-
-
-def size_words(size: int) -> str:
-    """Bytes as people say them."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.2f} GB"
-
-
-def table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> dict[str, Any]:
-    """What unfold's table component draws."""
-    return {"headers": list(headers), "rows": [list(row) for row in rows]}
-
-
-def event_words(event: Event) -> str:
-    """What happened, as a person would say it: *Version ready: wine 4*."""
-    words = event.verb.replace(".", " ").replace("_", " ")
-    return f"{words.capitalize()}: {event.target_name}"
 
 
 def history_table(events: Iterable[Event]) -> dict[str, Any]:
     """What happened, in words."""
-    return table(
+    return words.table(
         ("When", "Who", "What", "Why"),
         (
-            (ago(event.at), event.actor_name, event_words(event), event.reason or "-")
+            (
+                words.ago(event.at),
+                event.actor_name,
+                words.event_words(event.verb, event.target_name),
+                event.reason or words.DASH,
+            )
             for event in events
         ),
     )

@@ -10,16 +10,14 @@ from unfold.decorators import action, display
 from apps.accounts.admin.door import caller_of_request
 from apps.accounts.policies import Action, Thing
 from apps.accounts.selectors import actor_of
+from apps.core.words import ago, link, table
 from apps.registry import selectors
 from apps.registry.admin.door import (
-    COLOURS,
+    LABELS,
     ReasonForm,
     RegistryAdmin,
     RollbackForm,
-    ago,
     history_table,
-    link,
-    table,
 )
 from apps.registry.models import Endpoint, Release
 from apps.registry.services import releases
@@ -169,7 +167,7 @@ class ReleaseAdmin(RegistryAdmin):
         return str(release)
 
     @display(  # type: ignore[untyped-decorator]  # unfold ships no types
-        description="state", label={one.replace("_", " "): c for one, c in COLOURS.items()}
+        description="state", label={one.replace("_", " "): c for one, c in LABELS.items()}
     )
     def state_word(self, release: Release) -> str:
         return release.state.replace("_", " ")

@@ -13,15 +13,12 @@ from apps.accounts.admin.door import caller_of_request
 from apps.accounts.policies import Action, Thing, may
 from apps.accounts.selectors import actor_of, teams_of
 from apps.core.errors import Invalid, PlatformError
+from apps.core.words import ago, link, size_words, table
 from apps.registry import selectors
 from apps.registry.admin.door import (
     ReasonForm,
     RegistryAdmin,
-    ago,
     history_table,
-    link,
-    size_words,
-    table,
 )
 from apps.registry.models import ModelVersion, RegisteredModel, Release
 from apps.registry.services import models

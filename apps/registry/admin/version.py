@@ -18,17 +18,14 @@ from apps.accounts.callers import Caller
 from apps.accounts.models import Team
 from apps.accounts.policies import Action, Thing, may, require
 from apps.accounts.selectors import actor_of, teams_of
+from apps.core.words import ago, link, size_words, table
 from apps.registry import selectors
 from apps.registry.admin.door import (
-    COLOURS,
+    LABELS,
     ReasonForm,
     RegistryAdmin,
     ReleaseForm,
-    ago,
     history_table,
-    link,
-    size_words,
-    table,
 )
 from apps.registry.models import ModelVersion, RegisteredModel
 from apps.registry.services import lifecycle, releases
@@ -37,7 +34,7 @@ from apps.registry.states import RELEASABLE, UNDER_WAY, ReleaseState, VersionSta
 SHOWN = 20
 MOST_NAMES = 500
 FILE_ATTRIBUTES = {"id": "upload-file", "required": True, "aria-describedby": "file-error"}
-CHECK_COLOURS = {"passed": "success", "failed": "danger", "warning": "warning", "skipped": ""}
+CHECK_LABELS = {"passed": "success", "failed": "danger", "warning": "warning", "skipped": ""}
 
 
 @admin.register(ModelVersion)
@@ -71,7 +68,7 @@ class VersionAdmin(RegistryAdmin):
         return str(version)
 
     @display(  # type: ignore[untyped-decorator]  # unfold ships no types
-        description="state", label=COLOURS
+        description="state", label=LABELS
     )
     def state_word(self, version: ModelVersion) -> str:
         return version.state
@@ -285,7 +282,7 @@ def _page(version: ModelVersion) -> dict[str, Any]:
     report = version.report or {}
     return {
         "version": version,
-        "state_colour": COLOURS.get(version.state, ""),
+        "state_colour": LABELS.get(version.state, ""),
         "is_under_way": version.state in UNDER_WAY,
         "serves_in": selectors.environments_serving(version),
         "reason": report.get("reason"),
@@ -308,7 +305,7 @@ def _page(version: ModelVersion) -> dict[str, Any]:
 def _check(one: dict[str, Any]) -> dict[str, Any]:
     seconds = float(one.get("seconds") or 0)
     taken = f"{seconds:.2f} s" if seconds >= 0.01 else ""
-    return {**one, "colour": CHECK_COLOURS.get(str(one.get("state")), ""), "taken": taken}
+    return {**one, "colour": CHECK_LABELS.get(str(one.get("state")), ""), "taken": taken}
 
 
 def _conversion(found: dict[str, Any] | None) -> dict[str, Any] | None:

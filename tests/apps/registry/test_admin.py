@@ -13,7 +13,7 @@ from pytest_django import Settings
 from apps.accounts.models import Team, User
 from apps.accounts.snapshot import Role
 from apps.core.models import Event
-from apps.registry.admin.door import size_words
+from apps.core.words import size_words
 from apps.registry.models import Endpoint, ModelVersion, RegisteredModel, Release
 from apps.registry.services import validation
 from apps.registry.states import ReleaseState
