@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test suites lint types format bench lock violations
+.PHONY: help setup run dev test suites lint types format bench lock violations query-counts
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
@@ -18,7 +18,7 @@ FIND_PYTHON = for one in "$${PYTHON:-python3.11}" python3.12 python3.13 python3;
 	&& command -v "$$one" && break; done
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- the environment ---------------------------------------------------------------------------
 # A stamp per lock file: a second run compares two dates and installs nothing.
@@ -99,6 +99,9 @@ format: .venv/.dev ## format the code and put right what can be put right by its
 
 violations: .venv/.dev ## plant one violation of each import contract in a copy and see it caught
 	$(PY) scripts/plant_violations.py
+
+query-counts: .venv/.dev ## write anew how many queries each page of the admin makes
+	MLP_WRITE_QUERY_COUNTS=1 PYTHONWARNINGS= $(PY) -m pytest -q tests/contracts/test_query_counts.py
 
 bench: .venv/.dev ## measure on this machine; results with machine and date
 	$(PY) -m benchmarks

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NAMES = ("wine", "diabetes")
+NAMES = ("wine", "diabetes", "digits", "tumour", "progression")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Trained:
     tags: Mapping[str, str]
     lineage: Mapping[str, Any]
     example: Mapping[str, Any]
+    signature: Mapping[str, Any] | None = None
 
 
 def examples() -> dict[str, Mapping[str, Any]]:

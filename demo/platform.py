@@ -72,6 +72,8 @@ class Platform:
             "lineage": trained.lineage,
             "example": trained.example,
         }
+        if trained.signature is not None:
+            facts["signature"] = trained.signature
         fields = {name: json.dumps(value) for name, value in facts.items()}
         reply = self._send(
             "POST",

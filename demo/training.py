@@ -19,7 +19,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from demo.digits import digits
 from demo.files import Trained, examples
+from demo.torch_models import progression, tumour
 
 SEED = 20
 HOLD_OUT = 0.25
@@ -99,4 +101,10 @@ def _lineage(loader: str, rows: Any, labels: Any, trained_on: int) -> dict[str, 
     }
 
 
-TRAINERS = {"wine": wine, "diabetes": diabetes}
+TRAINERS = {
+    "wine": wine,
+    "diabetes": diabetes,
+    "digits": digits,
+    "tumour": tumour,
+    "progression": progression,
+}

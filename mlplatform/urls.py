@@ -12,6 +12,7 @@ from apps.core.errors import NotFound
 from apps.inference.urls import HEALTH
 from mlplatform.docs import RedocView, SchemaView, SwaggerView
 
+handler403 = "apps.core.api.exceptions.not_allowed"
 handler404 = "apps.core.api.exceptions.page_not_found"
 handler500 = "apps.core.api.exceptions.server_error"
 
@@ -32,6 +33,9 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="root"),
     # Over Django's own page: a new password also ends the user's tokens.
     path("admin/password_change/", change_own_password),
+    *(path("admin/", include(f"apps.{one}.urls")) for one in ("core", "monitoring")),
+    path("admin/inference-pages/", include("apps.inference.pages.urls")),
+    path("admin/registry-pages/", include("apps.registry.pages.urls")),
     path("admin/", admin.site.urls),
     *both("docs", SwaggerView.as_view(), "docs"),
     *both("redoc", RedocView.as_view(), "redoc"),

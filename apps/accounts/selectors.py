@@ -1,6 +1,7 @@
 """Reads: the database as a directory, a user as caller, lists of teams and keys."""
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from apps.accounts.tokens import (
 )
 from apps.core.events import Actor
 from apps.core.models import SnapshotEntry
+
+# From when on people are told that a key ends.
+EXPIRES_SOON = timedelta(days=14)
 
 
 class DatabaseDirectory:
@@ -115,6 +119,27 @@ def keys_of(caller: Caller, *, managed: Iterable[int]) -> QuerySet[ApiKey]:
     mine = Q(owner_id=caller.user_id) | Q(team_id__in=list(managed))
     keys = ApiKey.objects.filter(mine, team__in=teams_of(caller))
     return keys.select_related("team", "owner")
+
+
+def key_state(key: ApiKey, now: datetime) -> str:
+    """Return a key's state as a word: active, expires soon, expired, revoked."""
+    if key.revoked_at is not None:
+        return "revoked"
+    if key.expires_at <= now:
+        return "expired"
+    return "expires soon" if key.expires_at <= now + EXPIRES_SOON else "active"
+
+
+def keys_in_state(keys: QuerySet[ApiKey], state: str, now: datetime) -> QuerySet[ApiKey]:
+    """Narrow keys to one of the words of ``key_state``."""
+    if state == "revoked":
+        return keys.filter(revoked_at__isnull=False)
+    living = keys.filter(revoked_at__isnull=True)
+    if state == "expired":
+        return living.filter(expires_at__lte=now)
+    if state == "expires soon":
+        return living.filter(expires_at__gt=now, expires_at__lte=now + EXPIRES_SOON)
+    return living.filter(expires_at__gt=now + EXPIRES_SOON)
 
 
 def token_verifier() -> TokenVerifier:

@@ -2,12 +2,16 @@
 
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.contrib import admin
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 
-from apps.core.models import Event
+from apps.core import words
+from apps.core.models import Work
+from apps.core.work import progress_of
 
 M = TypeVar("M", bound=Model)
 
@@ -17,11 +21,23 @@ def is_platform_admin(request: HttpRequest) -> bool:
     return bool(getattr(request.user, "is_superuser", False))
 
 
+def installation_badge(request: HttpRequest) -> list[str] | None:
+    """Return the word that says which installation this is, and its colour; None shows nothing."""
+    name = settings.INSTALLATION
+    if not name:
+        return None
+    return [name, "danger" if name.lower().startswith("prod") else "info"]
+
+
 class PlatformAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """What all our screens share."""
 
     show_full_result_count = False
     list_per_page = 50
+    # What an empty list says: what is not here yet, the next step, and the words of its button.
+    empty_title = ""
+    empty_step = ""
+    add_words = ""
 
 
 class ReadOnlyAdmin(PlatformAdmin):
@@ -37,11 +53,74 @@ class ReadOnlyAdmin(PlatformAdmin):
         return False
 
 
-@admin.register(Event)
-class EventAdmin(ReadOnlyAdmin):
-    """The audit record."""
+class WorkNameFilter(admin.SimpleListFilter):
+    """Names that there are; finished work is dropped after a while, so that these are few rows."""
 
-    list_display = ("at", "actor_name", "verb", "target_name", "reason")
-    list_filter = ("verb", "actor_kind")
-    search_fields = ("target_name", "actor_name", "request_id")
+    title = "kind of work"
+    parameter_name = "name"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        names = Work.objects.order_by("name").values_list("name", flat=True).distinct()
+        return [(name, kind_words(name)) for name in names]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(name=self.value()) if self.value() else queryset
+
+
+def kind_words(name: str) -> str:
+    """Say what kind of work it is: *validate version*."""
+    return name.partition(".")[2].replace("_", " ") or name
+
+
+@admin.register(Work)
+class WorkAdmin(ReadOnlyAdmin):
+    """Background work, for those who run the platform; it is looked at and never deleted here."""
+
+    list_display = ("what", "how", "doing", "bar", "attempts", "trouble", "age")
+    list_filter = ("state", WorkNameFilter)
+    search_fields = ("id", "subject_id")
+    search_help_text = "Number of the work, or of what it is about"
     ordering = ("-id",)
+    list_per_page = 50
+    fields = ("name", "args", "attempts", "not_before", "lease_until", "created", "error")
+    readonly_fields = fields
+    change_form_before_template = "core/work_before.html"
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return is_platform_admin(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_platform_admin(request)
+
+    @admin.display(description="Work", ordering="id")
+    def what(self, work: Work) -> str:
+        return f"{work.pk}: {kind_words(work.name)}"
+
+    @admin.display(description="State", ordering="state")
+    def how(self, work: Work) -> str:
+        return words.state_pill(work.state)
+
+    @admin.display(description="Stage")
+    def doing(self, work: Work) -> str:
+        return work.stage or words.DASH
+
+    @admin.display(description="Progress")
+    def bar(self, work: Work) -> str:
+        percent = progress_of(work).percent
+        if percent is None:
+            return words.DASH
+        return format_html(
+            '<progress class="mp-progress" max="100" value="{}" aria-label="{} % done">{} %'
+            "</progress>",
+            percent,
+            percent,
+            percent,
+        )
+
+    @admin.display(description="What went wrong")
+    def trouble(self, work: Work) -> str:
+        return work.problem[:200] or words.DASH
+
+    @admin.display(description="Age", ordering="created")
+    def age(self, work: Work) -> str:
+        return words.ago(work.created)

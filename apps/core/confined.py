@@ -272,6 +272,8 @@ def _environment(work: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": str(PROJECT_ROOT),
         "TMPDIR": str(work),
+        # PyTorch makes this folder when it is imported, and may make none; this one is there.
+        "TORCHINDUCTOR_CACHE_DIR": str(work),
         "TZ": "UTC",
     }
 

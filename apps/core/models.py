@@ -34,7 +34,7 @@ class Event(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.actor_name} {self.verb} {self.target_name}"
+        return f"event {self.pk}"
 
 
 class EventSeal(models.Model):
@@ -67,9 +67,23 @@ class Work(models.Model):
     not_before = models.DateTimeField()
     lease_until = models.DateTimeField(null=True, blank=True)
     sent_at = models.DateTimeField(null=True, blank=True)
+    # What went wrong as the log has it, for operators; and in words that anybody may read.
     error = models.TextField(blank=True)
+    problem = models.TextField(blank=True, default="", db_default="")
     created = models.DateTimeField(auto_now_add=True)
     finished = models.DateTimeField(null=True, blank=True)
+
+    # What it is about, as an event names its target; its page shows the newest work.
+    subject_kind = models.CharField(max_length=64, blank=True, default="", db_default="")
+    subject_id = models.CharField(max_length=64, blank=True, default="", db_default="")
+
+    # How far the try under way, or the last one, has come. ``stages`` holds [words, Unix seconds].
+    stage = models.CharField(max_length=200, blank=True, default="", db_default="")
+    stages = models.JSONField(null=True, blank=True)
+    done = models.BigIntegerField(null=True, blank=True)
+    total = models.BigIntegerField(null=True, blank=True)
+    started = models.DateTimeField(null=True, blank=True)
+    updated = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         verbose_name_plural = "work"
@@ -85,7 +99,12 @@ class Work(models.Model):
                 fields=["state", "not_before"],
                 name="work_unfinished",
                 condition=Q(state__in=["queued", "running"]),
-            )
+            ),
+            # The newest work on one thing.
+            models.Index(
+                fields=["subject_kind", "subject_id", "-id"],
+                name="work_of_subject",
+            ),
         ]
 
     def __str__(self) -> str:

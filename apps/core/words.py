@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Model
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.timesince import timesince
@@ -17,6 +17,7 @@ TONES: dict[str, str] = {
     "running": "working",
     "awaiting approval": "working",
     "rolling out": "working",
+    "loading": "working",
     "ready": "good",
     "live": "good",
     "active": "good",
@@ -30,11 +31,14 @@ TONES: dict[str, str] = {
     "warning": "attention",
     "expires soon": "attention",
     "behind": "attention",
+    "silent": "attention",
     "rejected": "bad",
     "failed": "bad",
     "revoked": "bad",
     "expired": "bad",
     "broken": "bad",
+    "disabled": "bad",
+    "never verified": "attention",
     "error": "bad",
 }
 # What unfold calls the tones, for its own list columns.
@@ -149,6 +153,14 @@ def page_of(row: Model) -> str:
     return reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[row.pk])
 
 
+def page_of_kind(kind: str, key: str) -> str:
+    """Return where the page of a thing is that is known by its table; empty when it has none."""
+    try:
+        return reverse(f"admin:{kind.replace('.', '_')}_change", args=[key])
+    except NoReverseMatch:
+        return ""
+
+
 def link(row: Model, words: object) -> str:
     """Return a link to a row's page."""
     return format_html('<a class="mp-link" href="{}">{}</a>', page_of(row), words)
@@ -157,9 +169,3 @@ def link(row: Model, words: object) -> str:
 def table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> dict[str, Any]:
     """Return what ``core/table.html`` draws."""
     return {"headers": list(headers), "rows": [list(row) for row in rows]}
-
-
-def event_words(verb: str, target_name: str) -> str:
-    """Say what happened: *Version ready: wine 4*."""
-    words = verb.replace(".", " ").replace("_", " ")
-    return f"{words.capitalize()}: {target_name}"

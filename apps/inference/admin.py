@@ -1,31 +1,36 @@
-"""The record of predictions to look at: newest first, never counted whole, own teams only."""
+"""The record of predictions to look at: newest first, never counted, own teams only.
+
+The list goes from page to page by what was seen last, so that the millionth prediction is as near
+as the first, and what arrives meanwhile moves nothing.
+"""
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
-import orjson
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.functional import cached_property
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from apps.accounts.callers import Caller
-from apps.accounts.models import User
-from apps.accounts.policies import Action, Thing, may
-from apps.accounts.selectors import caller_of_user
+from apps.accounts.admin.door import caller_of_request
+from apps.accounts.admin.filters import ChipsFilter, TextFilter
+from apps.accounts.admin.paging import CappedPaginator
+from apps.accounts.models import ApiKey, User
+from apps.accounts.policies import ENVIRONMENTS, Action, Thing, may
+from apps.core import words
 from apps.core.admin import ReadOnlyAdmin
-from apps.inference import selectors
+from apps.inference import answers, selectors
 from apps.inference.engine import errors
 from apps.inference.engine.buckets import OK
 from apps.inference.models import Prediction, PredictionRejected
+from apps.registry.models import ModelVersion
 
-MOST_COUNTED = 10_000
 CODES = tuple(
     sorted(
         kind.code
@@ -39,40 +44,52 @@ CODES = tuple(
         )
     )
 )
-
-
-class Capped(int):
-    """A count that was not carried on for ever."""
-
-    def __str__(self) -> str:
-        return f"{MOST_COUNTED:,}+" if self >= MOST_COUNTED else f"{int(self):,}"
-
-
-class CappedPaginator(Paginator[Any]):
-    """Counts at most so many rows, and pages over those; older ones are reached by the filters."""
-
-    @cached_property
-    def count(self) -> int:
-        rows = cast("QuerySet[Any]", self.object_list)
-        return Capped(rows[:MOST_COUNTED].count())
+BEFORE, AFTER = "before", "after"
+MAX_VERSION_DIGITS = 9
 
 
 class PredictionList(ChangeList):
+    """One page of the list, found by the prediction that it begins behind; nothing is counted."""
+
+    newer = older = ""
+
+    def get_filters_params(self, params: Any = None) -> dict[str, Any]:
+        # They say where a page begins: no filter, and nothing for other links to keep.
+        for name in (BEFORE, AFTER):
+            self.filter_params.pop(name, None)
+        found: dict[str, Any] = super().get_filters_params(params)
+        return {name: value for name, value in found.items() if name not in (BEFORE, AFTER)}
+
     def get_queryset(self, *given: Any, **named: Any) -> QuerySet[Prediction]:
         rows: QuerySet[Prediction] = super().get_queryset(*given, **named)
         return rows.defer("inputs", "outputs", "error")
 
+    def get_results(self, request: HttpRequest) -> None:
+        before, after = request.GET.get(BEFORE), request.GET.get(AFTER)
+        seen = selectors.slice_of(
+            self.queryset, before=before, after=after, size=self.list_per_page
+        )
+        self.result_list = list(seen.items)
+        self.result_count = len(self.result_list)
+        self.full_result_count = None
+        self.show_full_result_count = False
+        self.show_admin_actions = False
+        self.can_show_all = self.multi_page = False
+        self.paginator = Paginator(self.result_list, self.list_per_page)
+        self.newer = str(self.get_query_string({AFTER: seen.newer})) if seen.newer else ""
+        self.older = str(self.get_query_string({BEFORE: seen.older})) if seen.older else ""
 
-class WhenFilter(admin.SimpleListFilter):
+
+class WhenFilter(ChipsFilter):
     """Every list is bounded in time, so that it reads a few partitions and not all."""
 
     title = "time"
     parameter_name = "when"
     spans = {
         "hour": ("Last hour", timedelta(hours=1)),
-        "day": ("Last 24 hours", timedelta(days=1)),
-        "week": ("Last 7 days", timedelta(days=7)),
-        "month": ("Last 30 days", timedelta(days=30)),
+        "day": ("24 hours", timedelta(days=1)),
+        "week": ("7 days", timedelta(days=7)),
+        "month": ("30 days", timedelta(days=30)),
         "all": ("All that is kept", None),
     }
 
@@ -84,11 +101,11 @@ class WhenFilter(admin.SimpleListFilter):
         return chosen if chosen in self.spans else "day"
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
-        for name, words in self.lookup_choices:
+        for name, said in self.lookup_choices:
             yield {
                 "selected": name == self.value(),
                 "query_string": changelist.get_query_string({self.parameter_name: str(name)}),
-                "display": words,
+                "display": said,
             }
 
     def queryset(
@@ -100,12 +117,16 @@ class WhenFilter(admin.SimpleListFilter):
         return queryset.filter(ts__gte=timezone.now() - span)
 
 
-class StatusFilter(admin.SimpleListFilter):
+class StatusFilter(ChipsFilter):
     title = "status"
     parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(OK, OK), (selectors.ANY_ERROR, "any error"), *((code, code) for code in CODES)]
+        return [
+            (OK, OK),
+            (selectors.ANY_ERROR, "any error"),
+            *((code, words.state_words(code)) for code in CODES),
+        ]
 
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[Prediction]
@@ -113,117 +134,107 @@ class StatusFilter(admin.SimpleListFilter):
         return selectors.with_status(queryset, self.value())
 
 
-class TextFilter(admin.SimpleListFilter):
-    """A field to type into: listing the values would mean reading the whole table."""
-
-    template = "admin/inference/text_filter.html"
+class EnvironmentFilter(ChipsFilter):
+    title = "environment"
+    parameter_name = "environment"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return []
-
-    def has_output(self) -> bool:
-        return True
-
-    def choices(self, changelist: ChangeList) -> Iterator[Any]:
-        others = [
-            (name, value)
-            for name, values in changelist.filter_params.items()
-            for value in values
-            if name != self.parameter_name
-        ]
-        yield {"others": others, "name": self.parameter_name, "value": self.value() or ""}
+        return [(one, one) for one in reversed(ENVIRONMENTS)]
 
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[Prediction]
     ) -> QuerySet[Prediction]:
-        typed = (self.value() or "").strip()
+        return queryset.filter(environment=self.value()) if self.value() else queryset
+
+
+class ExactFilter(TextFilter):
+    """A field to type into: listing the values would mean reading the whole table."""
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Prediction]
+    ) -> QuerySet[Prediction]:
+        typed = self.value()
         return queryset.filter(**self.condition(typed)) if typed else queryset
 
     def condition(self, typed: str) -> dict[str, Any]:
-        return {str(self.parameter_name): typed.replace("\x00", "")}
+        return {str(self.parameter_name): typed}
 
 
-class ModelFilter(TextFilter):
+class ModelFilter(ExactFilter):
     title = "model"
     parameter_name = "model"
 
 
-class VersionFilter(TextFilter):
+class VersionFilter(ExactFilter):
     title = "version"
     parameter_name = "version"
 
     def condition(self, typed: str) -> dict[str, Any]:
-        is_number = typed.isascii() and typed.isdecimal() and len(typed) < 10
+        is_number = typed.isascii() and typed.isdecimal() and len(typed) <= MAX_VERSION_DIGITS
         return {"version": int(typed) if is_number else -1}
 
 
-class KeyFilter(TextFilter):
-    title = "key (its 12 characters)"
+class KeyFilter(ExactFilter):
+    title = "key (12 characters)"
     parameter_name = "key_id"
+
+
+class UnitFilter(ExactFilter):
+    title = "unit"
+    parameter_name = "unit"
 
 
 @admin.register(Prediction)
 class PredictionAdmin(ReadOnlyAdmin):
     """What was asked and answered; the newest first."""
 
-    list_display = ("at", "model", "version", "environment", "outcome", "rows", "total", "key_id")
+    change_list_template = "admin/inference/predictions.html"
+    change_form_template = "admin/inference/prediction.html"
+    list_display = ("at", "model_version", "environment", "outcome", "rows", "total", "asker")
     list_display_links = ("at",)
-    list_filter = (WhenFilter, ModelFilter, VersionFilter, KeyFilter, StatusFilter)
+    list_filter = (
+        WhenFilter, StatusFilter, EnvironmentFilter, ModelFilter, VersionFilter, KeyFilter,
+        UnitFilter,
+    )  # fmt: skip
+    list_filter_sheet = True
     search_fields = ("id",)
     search_help_text = "Prediction id"
     ordering = ("-ts", "-id")
     sortable_by = ()
-    paginator = CappedPaginator
     list_max_show_all = 0
-    fieldsets = (
-        (None, {"fields": ("id", "at", "model", "version", "environment", "outcome", "error")}),
-        ("Request and answer", {"fields": ("rows", "question", "answer")}),
-        ("Timing", {"fields": ("total", "queue", "inference", "from_cache")}),
-        ("Why this version", {"fields": ("release", "arm", "variant", "experiment", "unit")}),
-        (
-            "Who asked",
-            {"fields": ("key_id", "user_id", "team_id", "source", "request_id", "client_id")},
-        ),
-        ("Record", {"fields": ("writer", "seq")}),
-    )
+    fields = readonly_fields = ("id",)
+    empty_title = "No predictions match"
+    empty_step = "Choose a longer time or fewer filters. A new record is here within seconds."
 
-    @admin.display(description="Time (UTC)")
+    @admin.display(description="When")
     def at(self, one: Prediction) -> str:
-        return one.ts.isoformat(sep=" ", timespec="milliseconds")[:23]
+        return words.ago(one.ts)
 
-    @display(description="Status", label={OK: "success"} | dict.fromkeys(CODES, "danger"))  # type: ignore[untyped-decorator]  # unfold ships no types
+    @admin.display(description="Model")
+    def model_version(self, one: Prediction) -> str:
+        return f"{one.model} {one.version}"
+
+    @display(  # type: ignore[untyped-decorator]  # unfold ships no types
+        description="Status", label={OK: "success"} | dict.fromkeys(CODES, "danger")
+    )
     def outcome(self, one: Prediction) -> str:
         return one.status
 
     @admin.display(description="Total")
     def total(self, one: Prediction) -> str:
-        return f"{one.total_ms:.2f} ms"
+        return words.milliseconds_words(one.total_ms)
 
-    @admin.display(description="Queue")
-    def queue(self, one: Prediction) -> str:
-        return f"{one.queue_ms:.2f} ms"
-
-    @admin.display(description="Inference")
-    def inference(self, one: Prediction) -> str:
-        return f"{one.inference_ms:.2f} ms"
-
-    @admin.display(description="Answered from")
-    def from_cache(self, one: Prediction) -> str:
-        return "stored answers" if one.cached else "the model"
-
-    @admin.display(description="Inputs")
-    def question(self, one: Prediction) -> str:
-        return _shown(one.inputs)
-
-    @admin.display(description="Outputs")
-    def answer(self, one: Prediction) -> str:
-        return _shown(one.outputs)
+    @admin.display(description="Key or person")
+    def asker(self, one: Prediction) -> str:
+        if one.key_id:
+            return format_html("<code>{}</code>", one.key_id)
+        return "try" if one.source == "try" else "a person's token"
 
     def get_changelist(self, request: HttpRequest, **given: Any) -> type[ChangeList]:
         return PredictionList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Prediction]:
-        return selectors.readable_by(_caller(request))
+        return selectors.readable_by(caller_of_request(request))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Prediction], search_term: str
@@ -236,13 +247,47 @@ class PredictionAdmin(ReadOnlyAdmin):
     ) -> Prediction | None:
         return selectors.by_id(self.get_queryset(request), object_id).first()
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        rate = f"{reverse('inference-pages:match-rate')}?{request.GET.urlencode()}"
+        context = {**(extra_context or {}), "title": "Predictions", "rate_url": rate}
+        reply: HttpResponse = super().changelist_view(request, context)
+        return reply
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        found = self.get_object(request, object_id) if object_id else None
+        context = dict(extra_context or {})
+        if found is not None:
+            context |= {"one": found, "title": "Prediction", **_links_of(request, found)}
+        reply: HttpResponse = super().changeform_view(request, object_id, form_url, context)
+        return reply
+
+    def _get_obj_does_not_exist_redirect(
+        self, request: HttpRequest, opts: Any, object_id: str
+    ) -> HttpResponseRedirect:
+        """Say what may be the matter: a new record needs some seconds, an old one is purged."""
+        self.message_user(
+            request,
+            "There is no such prediction here. One of a moment ago is here within seconds; an old "
+            "one is past retention; another team's is not shown.",
+            messages.WARNING,
+        )
+        return HttpResponseRedirect(reverse("admin:inference_prediction_changelist"))
+
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
 
     def has_view_permission(self, request: HttpRequest, obj: Prediction | None = None) -> bool:
         if not isinstance(request.user, User):
             return False
-        who = _caller(request)
+        who = caller_of_request(request)
         if obj is None:
             return who.sees_all or bool(who.roles)
         return may(who, Action.PREDICTION_READ, Thing(obj.team_id, obj.model))
@@ -266,21 +311,26 @@ class PredictionRejectedAdmin(ReadOnlyAdmin):
         return self.has_view_permission(request)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return isinstance(request.user, User) and _caller(request).sees_all
+        return isinstance(request.user, User) and caller_of_request(request).sees_all
 
 
-def _caller(request: HttpRequest) -> Caller:
-    """Return who is looking, found once per request."""
-    found: Caller | None = getattr(request, "_caller", None)
-    if found is None:
-        assert isinstance(request.user, User)
-        found = caller_of_user(request.user)
-        request._caller = found  # type: ignore[attr-defined]  # noqa: SLF001 - kept for this request only
-    return found
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "not recorded"
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    return format_html('<pre class="max-h-96 overflow-auto">{}</pre>', text)
+def _links_of(request: HttpRequest, one: Prediction) -> dict[str, Any]:
+    """What a prediction names, as far as it is still there; it outlives all of it."""
+    version = ModelVersion.objects.filter(model__name=one.model, number=one.version)
+    version_id = version.values_list("pk", flat=True).first()
+    key = ApiKey.objects.filter(pk=one.key_id).first() if one.key_id else None
+    person = User.objects.filter(pk=one.user_id).first() if one.user_id is not None else None
+    question = None if one.inputs is None else answers.recorded(one.inputs, one.rows)
+    return {
+        "version_url": reverse("admin:registry_modelversion_change", args=[version_id])
+        if version_id
+        else "",
+        "key": key,
+        "person": person,
+        "question": question,
+        "question_facts": question.parts if question is not None and question.is_plain else (),
+        "answer": None if one.outputs is None else answers.recorded(one.outputs, one.rows),
+        "stages": answers.stages_of(
+            total_ms=one.total_ms, queue_ms=one.queue_ms, inference_ms=one.inference_ms
+        ),
+    }

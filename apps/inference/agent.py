@@ -1,9 +1,10 @@
 """One per node: carries changes from the database to local files, and records back.
 
 Serving processes read what is written here and nothing else, so the database, the artifact store
-and this process may all be away while they answer. Three loops run beside each other, so that a
+and this process may all be away while they answer. Four loops run beside each other, so that a
 large download delays neither a revoked key nor the record: what changed, what is to be fetched,
-what is to be shipped. None of them ever ends because something failed.
+what is to be shipped, what people see of the workers. None of them ever ends because something
+failed.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from apps.inference import journal_db
 from apps.inference.engine.spool import count_bytes, sealed_segments
 from apps.inference.journal_db import Shipped
 from apps.inference.node import AgentReport, Node
+from apps.inference.worker_status import Board, node_name
 from apps.registry.services import releases
 from apps.registry.snapshot import (
     ENDPOINT,
@@ -79,6 +81,7 @@ class Agent:
         node: Node,
         spool: Path,
         *,
+        name: str = "",
         fetch: Fetch = storage.fetch,
         spare_bytes: int = SPARE_BYTES,
         clock: Callable[[], float] = time.monotonic,
@@ -88,6 +91,7 @@ class Agent:
         Args:
             node: The local folder that serving processes read.
             spool: Where they leave their records.
+            name: Of the node, where people see what its workers run; empty is host and folder.
             fetch: Copies a stored file to a local path and returns its digest.
             spare_bytes: Room for artifacts that no release needs.
             clock: Monotonic seconds, for pauses.
@@ -97,6 +101,7 @@ class Agent:
         self._fetch = fetch
         self._spare_bytes = spare_bytes
         self._clock = clock
+        self._board = Board(node_name(name, node.folder), clock=clock)
         self._writer = SnapshotWriter(node.folder)
         self._writer.load()
         # A former agent may have died within a line; what it left is written afresh before more
@@ -212,6 +217,10 @@ class Agent:
             if all(one.routes.get(key) == release.number for one in living):
                 releases.mark_rolled_out(endpoint.model, endpoint.environment, release.number)
                 self._rolled_out[key] = release.number
+
+    def tell_once(self) -> None:
+        """Copy what the workers of this node report to where pages see it."""
+        self._board.show(self._node.living())
 
     # --- artifacts ------------------------------------------------------------------------------
 
@@ -347,10 +356,12 @@ class Agent:
         follow = Round("following the database", self.poll_once, stop, poll_seconds)
         ship = Round("shipping the record", ship_until_stop, stop, poll_seconds)
         fetch = Round("fetching artifacts", self.fetch_once, stop, poll_seconds, wake=self.news)
+        # A round of its own: nothing that serves waits for what people look at.
+        tell = Round("telling what workers run", self.tell_once, stop, REPORT_SECONDS)
         # Daemons: a download under way, or a database that hangs, must not hold up the end.
         threads = [
             threading.Thread(target=one.run, name=one.name, daemon=True)
-            for one in (follow, ship, fetch)
+            for one in (follow, ship, fetch, tell)
         ]
         for thread in threads:
             thread.start()

@@ -23,7 +23,7 @@ from apps.inference.engine.pipeline import Engine
 from apps.inference.engine.pool import ModelPool
 from apps.inference.engine.routing import Routes
 from apps.inference.engine.spool import NOT_READY_AT
-from apps.inference.node import LoadedVersion, Node, WorkerReport
+from apps.inference.node import NOT_HERE_YET, LoadedVersion, Node, WorkerReport
 from apps.registry.snapshot import (
     ENDPOINT,
     VERSION,
@@ -379,7 +379,7 @@ class Follower:
         ]
         for one in absent:
             self._node.want(one.sha256)
-        return f"The file of version {absent[0].number} is not on this node yet." if absent else ""
+        return f"The file of version {absent[0].number} {NOT_HERE_YET}" if absent else ""
 
     def _load(self, load: Load, target: Target) -> None:
         """Load and warm what a target lacks; runs in a loader's thread."""

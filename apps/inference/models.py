@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import models
 
-from apps.inference.engine.buckets import HourKey, MinuteKey, Tally
+from apps.inference.engine.buckets import HourKey, MinuteKey, SpanKey, Tally
 
 
 class Prediction(models.Model):
@@ -178,6 +178,73 @@ class KeyHour(Counts):
     def key(self) -> HourKey:
         """Return what makes this row the only one of its kind."""
         return HourKey(*(getattr(self, name) for name in HourKey._fields))
+
+
+class PredictionSpan(Counts):
+    """Traffic of five minutes to a day by version and status; also by team, and of all.
+
+    Pages over long ranges read these few rows instead of the many minutes. Rows of a whole team
+    have no model (the empty text, version 0), those of all teams have team 0 besides.
+    """
+
+    start = models.DateTimeField()
+    seconds = models.IntegerField()
+    team_id = models.BigIntegerField()
+    model = models.CharField(max_length=200)
+    environment = models.CharField(max_length=32)
+    version = models.IntegerField()
+    status = models.CharField(max_length=64)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=list(SpanKey._fields), name="one_row_per_span")
+        ]
+        indexes = [
+            # The traffic of one model, or of whole teams (who have the empty model).
+            models.Index(fields=["model", "seconds", "start", "team_id"], name="span_of_model"),
+            # All models ranked by their requests, from the index alone.
+            models.Index(
+                fields=["seconds", "start", "team_id", "model", "count"], name="span_by_time"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model or 'all models'} {self.status}, {self.seconds} s from {self.start}"
+
+    def key(self) -> SpanKey:
+        """Return what makes this row the only one of its kind."""
+        return SpanKey(*(getattr(self, name) for name in SpanKey._fields))
+
+
+class WorkerStatus(models.Model):
+    """What one serving process runs, as the agent of its node last told.
+
+    The truth is in the process' own report on its node; this row is for people who look, and it
+    may be some seconds old. ``worker_status`` writes it and says what it means.
+    """
+
+    node = models.CharField(max_length=200)
+    # The process id: unique on its node only.
+    worker = models.BigIntegerField()
+    generation = models.BigIntegerField()
+    state = models.CharField(max_length=16)
+    # Endpoint key to the number of the release that is followed.
+    routes = models.JSONField(default=dict)
+    # Keys of the versions in memory, "wine/3".
+    loaded = models.JSONField(default=list)
+    # Endpoint key to the reason why its newest release is not followed yet.
+    failures = models.JSONField(default=dict)
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "worker's status"
+        verbose_name_plural = "workers' status"
+        constraints = [
+            models.UniqueConstraint(fields=["node", "worker"], name="one_status_per_worker")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node} {self.worker}"
 
 
 def _add_by_name(here: dict[str, Any], more: "dict[int, int] | dict[str, int]") -> None:

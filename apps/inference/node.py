@@ -24,6 +24,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 SILENT_SECONDS = 5.0
 FORGOTTEN_SECONDS = 300.0
 CHUNK = 1024 * 1024
+# How every reason ends that goes away by itself when the agent has brought the file.
+NOT_HERE_YET = "is not on this node yet."
 
 
 @dataclass(frozen=True, slots=True)

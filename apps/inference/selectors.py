@@ -20,17 +20,20 @@ from apps.inference.engine.buckets import (
     Counted,
     HourKey,
     MinuteKey,
+    SpanKey,
     Tally,
     hour_tallies,
     merge,
     minute_tallies,
     percentile_ms,
+    span_tallies,
 )
-from apps.inference.models import KeyHour, Prediction, PredictionMinute
+from apps.inference.models import KeyHour, Prediction, PredictionMinute, PredictionSpan
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Stands for every status but "ok".
 ANY_ERROR = "error"
+HOUR_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,58 @@ def page_of(rows: QuerySet[Prediction], *, cursor: str | None, size: int) -> Pag
     found = tuple(rows[: size + 1])
     more = len(found) > size
     return Page(found[:size], str(found[size - 1].pk) if more else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some predictions, newest first, and the ids behind which newer and older ones are.
+
+    Attributes:
+        newer: Of the first one shown; empty when nothing newer matches.
+        older: Of the last one shown; empty when nothing older matches.
+    """
+
+    items: tuple[Prediction, ...]
+    newer: str
+    older: str
+
+
+def slice_of(
+    rows: QuerySet[Prediction], *, before: str | None, after: str | None, size: int
+) -> Slice:
+    """Return one page of a list, going back (``before``) or forth (``after``) from a prediction.
+
+    A cursor that is none of ours begins at the newest: an address that somebody cut short still
+    leads to a list.
+    """
+    forth = after is not None and _is_id(after) and before is None
+    back = before is not None and _is_id(before)
+    found: tuple[Prediction, ...]
+    if forth:
+        ts = time_of_id(str(after))
+        beyond = rows.filter(ts__gte=ts).filter(Q(ts__gt=ts) | Q(id__gt=after))
+        newest = tuple(beyond.order_by("ts", "id")[: size + 1])
+        found, more = tuple(reversed(newest[:size])), len(newest) > size
+    else:
+        if back:
+            ts = time_of_id(str(before))
+            rows = rows.filter(ts__lte=ts).filter(Q(ts__lt=ts) | Q(id__lt=before))
+        found = tuple(rows.order_by("-ts", "-id")[: size + 1])
+        found, more = found[:size], len(found) > size
+    if not found:
+        return Slice((), "", "")
+    # Whoever went back came from newer ones, and whoever went forth from older ones.
+    newer = str(found[0].pk) if (more if forth else back) else ""
+    older = str(found[-1].pk) if (forth or more) else ""
+    return Slice(found, newer, older)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        time_of_id(text)
+    except ValueError:
+        return False
+    return True
 
 
 def prediction(identifier: str, *, caller: Caller) -> Prediction:
@@ -297,12 +352,23 @@ def rollups_equal_scan(start: datetime, end: datetime) -> RollupCheck:
     differences = [
         *_differences({row.key(): _facts(row) for row in minutes}, minute_tallies(rows)),
         *_differences({row.key(): _facts(row) for row in hours}, hour_tallies(rows)),
+        *_span_differences(start, end, rows),
     ]
     return RollupCheck(len(rows), tuple(differences))
 
 
+def _span_differences(start: datetime, end: datetime, rows: Iterable[Counted]) -> Iterator[str]:
+    """Compare the spans that lie whole between two hours: none longer than that."""
+    expected = {key: one for key, one in span_tallies(rows).items() if key.seconds <= HOUR_SECONDS}
+    spans = PredictionSpan.objects.filter(
+        start__gte=start, start__lt=end, seconds__lte=HOUR_SECONDS
+    )
+    yield from _differences({row.key(): _facts(row) for row in spans}, expected)
+
+
 _COUNTED = (
-    "ts", "model", "environment", "version", "arm", "key_id", "status", "rows", "cached", "total_ms"
+    "ts", "model", "environment", "team_id", "version", "arm", "key_id", "status", "rows", "cached",
+    "total_ms",
 )  # fmt: skip
 _Facts = tuple[int, int, int, int, Mapping[str, int] | int, Mapping[int, int]]
 
@@ -312,12 +378,15 @@ def _scanned(start: datetime, end: datetime) -> Iterator[Counted]:
     return cast("Iterator[Counted]", rows.iterator(chunk_size=2000))
 
 
-def _facts(row: PredictionMinute | KeyHour) -> _Facts:
-    return (row.count, row.rows, row.cache_hits, row.latency_us, row.errors, row.buckets())
+def _facts(row: PredictionMinute | KeyHour | PredictionSpan) -> _Facts:
+    errors = 0 if isinstance(row, PredictionSpan) else row.errors
+    return (row.count, row.rows, row.cache_hits, row.latency_us, errors, row.buckets())
 
 
-def _expected(key: MinuteKey | HourKey, tally: Tally) -> _Facts:
-    errors = sum(tally.errors.values()) if isinstance(key, MinuteKey) else tally.errors
+def _expected(key: MinuteKey | HourKey | SpanKey, tally: Tally) -> _Facts:
+    errors: Mapping[str, int] | int = tally.errors
+    if not isinstance(key, HourKey):  # the status tells them apart; a span repeats nothing
+        errors = sum(tally.errors.values()) if isinstance(key, MinuteKey) else 0
     return (tally.count, tally.rows, tally.cache_hits, tally.latency_us, errors, tally.histogram)
 
 

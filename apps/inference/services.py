@@ -19,18 +19,22 @@ from django.utils import timezone
 from apps.core import events
 from apps.core.errors import Invalid
 from apps.core.events import Actor
-from apps.inference import partitions
+from apps.inference import partitions, windows
+from apps.inference.engine.buckets import SPAN_SECONDS
 from apps.inference.models import (
     KeyHour,
     Prediction,
     PredictionDay,
     PredictionMinute,
     PredictionRejected,
+    PredictionSpan,
 )
 from apps.inference.partitions import Partition, PartitionBusy
 
 LOG = logging.getLogger(__name__)
 ROLLUP_DAYS = 400
+# Spans of five minutes are read as far back as ``windows.FINE_DAYS``, and as long again before.
+FINE_KEPT_DAYS = windows.FINE_DAYS + 5
 REJECTED_DAYS = 7
 STEP_ROWS = 2000
 
@@ -215,7 +219,11 @@ def _say(gone: _Removed, actor: Actor) -> None:
 
 def _old_counts(today: date) -> tuple[QuerySet[Any], ...]:
     before = partitions.start_of(today - timedelta(days=ROLLUP_DAYS))
+    fine = partitions.start_of(today - timedelta(days=FINE_KEPT_DAYS))
+    spans = PredictionSpan.objects.order_by("start")
     return (
+        spans.filter(seconds=SPAN_SECONDS[0], start__lt=fine),
+        spans.filter(start__lt=before),
         PredictionMinute.objects.filter(minute__lt=before).order_by("minute"),
         KeyHour.objects.filter(hour__lt=before).order_by("hour"),
     )

@@ -4,6 +4,7 @@ from django.urls import URLPattern
 
 from apps.core.api.urls import both
 from apps.inference.api import health
+from apps.inference.api.analytics import ANALYTICS_PATHS
 from apps.inference.api.predict import PredictView
 from apps.inference.api.predictions import PREDICTION_PATHS
 
@@ -20,4 +21,4 @@ HEALTH: list[URLPattern] = [
     *both("health/deps", health.DepsView.as_view(), "health-deps"),
 ]
 
-urlpatterns: list[URLPattern] = [*SERVING, *PREDICTION_PATHS]
+urlpatterns: list[URLPattern] = [*SERVING, *PREDICTION_PATHS, *ANALYTICS_PATHS]

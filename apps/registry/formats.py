@@ -34,6 +34,7 @@ class Format(StrEnum):
 
     ONNX = "onnx"
     SKLEARN = "sklearn"
+    TORCH = "torch"
 
 
 class Container(StrEnum):
@@ -43,6 +44,8 @@ class Container(StrEnum):
     PICKLE = "pickle"
     JOBLIB = "joblib"
     SKOPS = "skops"
+    TORCHSCRIPT = "torchscript"
+    PT2 = "pt2"
 
 
 FORMAT_OF: dict[Container, Format] = {
@@ -50,11 +53,13 @@ FORMAT_OF: dict[Container, Format] = {
     Container.PICKLE: Format.SKLEARN,
     Container.JOBLIB: Format.SKLEARN,
     Container.SKOPS: Format.SKLEARN,
+    Container.TORCHSCRIPT: Format.TORCH,
+    Container.PT2: Format.TORCH,
 }
 
 # Opening these may run code, so they need the permission of DESIGN.md section 4.4. A skops file is
 # opened by a list of types and needs no permission.
-CODE_BEARING = frozenset({Container.PICKLE, Container.JOBLIB})
+CODE_BEARING = frozenset({Container.PICKLE, Container.JOBLIB, Container.TORCHSCRIPT, Container.PT2})
 # Lists of types have been walked around before: these are opened only behind walls that hold code.
 NEEDS_WALLS = CODE_BEARING | {Container.SKOPS}
 
@@ -68,6 +73,7 @@ ENDINGS: dict[str, str] = {
     ".pt": "PyTorch",
     ".pth": "PyTorch",
     ".pt2": "PyTorch",
+    ".torchscript": "PyTorch",
     ".h5": "Keras",
     ".hdf5": "Keras",
     ".keras": "Keras",
@@ -80,10 +86,35 @@ FAMILY: dict[Container, str] = {
     Container.PICKLE: "pickle",
     Container.JOBLIB: "pickle",
     Container.SKOPS: "skops",
+    Container.TORCHSCRIPT: "PyTorch",
+    Container.PT2: "PyTorch",
+}
+# What an uploader may call the formats.
+SAID: dict[str, Format] = {
+    "onnx": Format.ONNX,
+    "sklearn": Format.SKLEARN,
+    "scikit-learn": Format.SKLEARN,
+    "pickle": Format.SKLEARN,
+    "joblib": Format.SKLEARN,
+    "torch": Format.TORCH,
+    "pytorch": Format.TORCH,
+    "torchscript": Format.TORCH,
+    "pt2": Format.TORCH,
 }
 
 TO_ONNX = "Export the model to ONNX and upload that."
-FORMATS_WE_TAKE = "Upload an ONNX file, or a scikit-learn model as .joblib, .pkl or .skops."
+# The two lines that make a good file out of a model and one example input.
+TO_TORCH = (
+    "Build the model, load the weights, and save the program with it: "
+    "program = torch.export.export(model.eval(), (example,), "
+    "dynamic_shapes=({0: torch.export.Dim('rows')},)); "
+    "torch.export.save(program, 'model.pt2'). "
+    "Or, as TorchScript: torch.jit.save(torch.jit.script(model.eval()), 'model.pt')."
+)
+FORMATS_WE_TAKE = (
+    "Upload an ONNX file, a scikit-learn model as .joblib, .pkl or .skops, or a PyTorch program "
+    "as .pt2 (torch.export) or TorchScript .pt."
+)
 
 
 class NotAModel(Invalid):
@@ -129,6 +160,8 @@ def recognise(path: Path) -> Recognised:
             return _zip(path)
         if (compression := _compression(head)) is not None:
             return _compressed(file, compression)
+        if head.startswith(OLD_TORCH):
+            raise NotAModel(ONLY_WEIGHTS, TO_TORCH)
         if _is_pickle(head):
             return Recognised(_kind_of_pickle(file))
     if (other := _other_kind(head)) is not None:
@@ -158,12 +191,24 @@ def check_declared(declared: str, found: Format) -> None:
     Raises:
         NotAModel: The two differ.
     """
-    wanted = {"scikit-learn": "sklearn", "pickle": "sklearn", "joblib": "sklearn"}
-    if wanted.get(declared.lower(), declared.lower()) not in {found.value, "", "auto"}:
+    said = declared.lower()
+    if said not in {"", "auto"} and SAID.get(said) is not found:
         raise NotAModel(
             f"The upload was declared as {declared[:40]}, but the content is {found.value}.",
             "Leave the format out, or name the one the file has.",
         )
+
+
+# -- PyTorch -----------------------------------------------------------------------------------
+
+ONLY_WEIGHTS = (
+    "The file is what PyTorch's torch.save writes: weights (a state dict) or a pickled module, "
+    "not a program that can run without your classes."
+)
+# The number that torch.save wrote first before it wrote zips, itself a pickle.
+OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+# Members of the tar archives that the first versions of torch.save wrote.
+OLD_TORCH_TAR = frozenset({b"sys_info", b"pickle", b"storages", b"tensors"})
 
 
 # -- pickles -----------------------------------------------------------------------------------
@@ -239,8 +284,8 @@ def _zip(path: Path) -> Recognised:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            if (other := _other_zip([one.filename for one in members])) is not None:
-                raise other
+            _check_own_list(members)
+            container = _kind_of_zip([one.filename for one in members])
             check_members(members)
             _check_unpacked_size(archive, path.stat().st_size)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
@@ -248,14 +293,53 @@ def _zip(path: Path) -> Recognised:
             "The file begins like a zip, but is damaged or ends too early.",
             "Save the model again and upload the whole file.",
         ) from error
-    return Recognised(Container.SKOPS)
+    return Recognised(container)
 
 
-def _other_zip(names: list[str]) -> NotAModel | None:
+def _check_own_list(members: list[zipfile.ZipInfo]) -> None:
+    """See that the list found is that of the file, not of an archive inside a cut-off one."""
+    if min((one.header_offset for one in members), default=0) != 0:
+        raise zipfile.BadZipFile
+
+
+def _kind_of_zip(names: list[str]) -> Container:
     if "schema.json" in names:
-        return None
-    if any(name.endswith(("/data.pkl", "data.pkl")) for name in names):
-        return NotAModel("The file is a PyTorch file, which is not accepted yet.", TO_ONNX)
+        return Container.SKOPS
+    container = torch_container(names)
+    if container is None:
+        raise _other_zip(names)
+    return container
+
+
+def torch_container(names: list[str]) -> Container | None:
+    """Say which kind of PyTorch program has these members, or None if it is no PyTorch file.
+
+    Raises:
+        NotAModel: A PyTorch file that holds no program, or one compiled for a single machine.
+    """
+    # PyTorch puts everything into one folder, named after the file.
+    inner = {name.partition("/")[2] for name in names} | set(names)
+    if any(name.startswith("data/aotinductor/") for name in inner):
+        raise NotAModel(
+            "The file holds machine code compiled by AOTInductor, which runs only on machines "
+            "like the one that made it, and is never opened here.",
+            TO_TORCH,
+        )
+    if "archive_format" in inner or "serialized_exported_program.json" in inner:
+        return Container.PT2
+    if "constants.pkl" in inner and "data.pkl" in inner:
+        return Container.TORCHSCRIPT
+    if "data.pkl" in inner:
+        raise NotAModel(ONLY_WEIGHTS, TO_TORCH)
+    return None
+
+
+def _other_zip(names: list[str]) -> NotAModel:
+    if any(name.startswith("MAR-INF/") for name in names):
+        return NotAModel(
+            "The file is a TorchServe archive (.mar): weights, and a handler that is a program.",
+            TO_TORCH,
+        )
     if "model.weights.h5" in names or "config.json" in names:
         return NotAModel("The file is a Keras file, which is not accepted yet.", TO_ONNX)
     if any(name.startswith("[Content_Types]") for name in names):
@@ -398,8 +482,10 @@ def _other_kind(head: bytes) -> NotAModel | None:
     if head[4:8] == b"TFL3":
         return NotAModel("The file is a TensorFlow Lite file, which is not accepted.", TO_ONNX)
     if head[8:9] == b"{" and head[1:8].strip(b"\0") == head[1:3].strip(b"\0"):
-        return NotAModel("The file is a safetensors file: weights without a model.", TO_ONNX)
+        return NotAModel("The file is a safetensors file: weights without a model.", TO_TORCH)
     if len(head) > 262 and head[257:262] == b"ustar":
+        if head[:100].rstrip(b"\0").removeprefix(b"./") in OLD_TORCH_TAR:
+            return NotAModel(ONLY_WEIGHTS, TO_TORCH)
         return NotAModel("The file is a tar archive, not a model.")
     return _text(head)
 

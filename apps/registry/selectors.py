@@ -1,8 +1,11 @@
 """What pages, the API and the snapshot read of the registry."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, Prefetch, QuerySet
+from django.db.models import Model, OuterRef, Prefetch, QuerySet, Subquery
 
 from apps.core.errors import NotFound
 from apps.core.models import Event
@@ -17,9 +20,11 @@ from apps.registry.snapshot import (
     ReleaseBody,
     VersionBody,
 )
-from apps.registry.states import Environment, ReleaseState
+from apps.registry.states import RELEASABLE, Environment, ReleaseState
 
 HISTORY_LENGTH = 100
+# Versions and releases of a model whose events stand in its history.
+MOST_THINGS = 300
 
 
 def living_models() -> QuerySet[RegisteredModel]:
@@ -42,6 +47,37 @@ def find_version(model: RegisteredModel, number: int) -> ModelVersion:
     if found is None:
         raise NotFound(f"{model.name} has no version {number}.")
     return found
+
+
+def aliases_of(model: RegisteredModel) -> list[Alias]:
+    """The aliases of a model by name, with their versions."""
+    found = Alias.objects.filter(model=model).select_related("version").order_by("name")
+    return list(found.only("name", "model_id", "version__number"))
+
+
+def version_ids(model: RegisteredModel, numbers: Iterable[int]) -> dict[int, int]:
+    """Ids of some versions of a model by their numbers."""
+    found = ModelVersion.objects.filter(model=model, number__in=set(numbers))
+    return dict(found.values_list("number", "pk"))
+
+
+def example_of(model: RegisteredModel, number: int) -> Any:
+    """A question that a version answers, from its uploader or its validation."""
+    found = ModelVersion.objects.filter(model=model, number=number)
+    return found.values_list("example", flat=True).first() or {"instances": []}
+
+
+def versions_for_list(model: RegisteredModel) -> QuerySet[ModelVersion]:
+    """All versions of a model, newest first, without what no list shows."""
+    return versions_of(model).defer(
+        "report", "signature", "example", "declared_signature", "params", "lineage"
+    )
+
+
+def releasable_numbers(model: RegisteredModel) -> QuerySet[ModelVersion, int]:
+    """Numbers of the versions that may serve, newest first."""
+    found = ModelVersion.objects.filter(model=model, state__in=RELEASABLE).order_by("-number")
+    return found.values_list("number", flat=True)
 
 
 def find_alias(model: RegisteredModel, name: str) -> Alias:
@@ -87,6 +123,37 @@ def releases_of(endpoint: Endpoint) -> QuerySet[Release]:
     )
 
 
+SERVED = (ReleaseState.LIVE, ReleaseState.REPLACED)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What served at a moment: a release, and until when (None: it serves still)."""
+
+    release: Release
+    since: datetime
+    until: datetime | None
+
+
+def served_at(endpoint: Endpoint, moment: datetime) -> Served | None:
+    """Return what served at a moment; None before the first release.
+
+    A release serves from the moment of its decision, that moment included, until the next one's.
+    Releases go live in the order of their numbers, so the numbers break ties of the clock.
+    """
+    served = releases_of(endpoint).filter(state__in=SERVED, decided__isnull=False)
+    release = served.filter(decided__lte=moment).first()
+    if release is None or release.decided is None:
+        return None
+    after = served.filter(number__gt=release.number).order_by("number").first()
+    return Served(release, release.decided, after.decided if after else None)
+
+
+def awaiting_approval(releases: QuerySet[Release]) -> QuerySet[Release]:
+    """Narrow releases to those that wait for a second person."""
+    return releases.filter(state=ReleaseState.AWAITING_APPROVAL)
+
+
 def versions_of(model: RegisteredModel) -> QuerySet[ModelVersion]:
     """All versions of a model, newest first."""
     return (
@@ -109,14 +176,19 @@ def endpoints_of(model: RegisteredModel) -> list[Endpoint]:
     return [found[one.value] for one in Environment if one.value in found]
 
 
-def models_with_counts(models: QuerySet[RegisteredModel]) -> QuerySet[RegisteredModel]:
-    """Add what a list of models shows beside each name."""
+def models_for_list(models: QuerySet[RegisteredModel]) -> QuerySet[RegisteredModel]:
+    """Add what lists show beside each name: the arms live in production, the newest version."""
     live = Release.objects.filter(
         endpoint__model=OuterRef("pk"),
         endpoint__environment=Environment.PRODUCTION,
         state=ReleaseState.LIVE,
     )
-    return models.annotate(version_count=Count("versions"), is_in_production=Exists(live))
+    newest = ModelVersion.objects.filter(model=OuterRef("pk")).order_by("-number")
+    return models.annotate(
+        live_arms=Subquery(live.values("arms")[:1]),
+        newest_number=Subquery(newest.values("number")[:1]),
+        newest_state=Subquery(newest.values("state")[:1]),
+    )
 
 
 def environments_serving(version: ModelVersion) -> list[str]:
@@ -133,6 +205,22 @@ def history_of(*things: RegisteredModel | ModelVersion | Endpoint | Release) -> 
     for thing in things:
         events |= Event.objects.filter(target_kind=thing._meta.label_lower, target_id=str(thing.pk))
     return events.order_by("-id")
+
+
+def history_of_model(model: RegisteredModel) -> QuerySet[Event]:
+    """What happened to a model, its newest versions and its newest releases, newest first."""
+    versions = ModelVersion.objects.filter(model=model).order_by("-number")
+    releases = Release.objects.filter(endpoint__model=model).order_by("-pk")
+    return (
+        Event.objects.filter(target_kind=model._meta.label_lower, target_id=str(model.pk))
+        | _events_of(ModelVersion, versions.values_list("pk", flat=True)[:MOST_THINGS])
+        | _events_of(Release, releases.values_list("pk", flat=True)[:MOST_THINGS])
+    ).order_by("-id")
+
+
+def _events_of(kind: type[Model], keys: Iterable[int]) -> QuerySet[Event]:
+    ids = [str(key) for key in keys]
+    return Event.objects.filter(target_kind=kind._meta.label_lower, target_id__in=ids)
 
 
 def history_of_releases(releases: Iterable[Release]) -> QuerySet[Event]:

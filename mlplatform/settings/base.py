@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import django_stubs_ext
+from django.urls import reverse_lazy
 
 from mlplatform.settings import env
 from mlplatform.settings.secrets import secret_key
@@ -43,6 +44,7 @@ INSTALLED_APPS = [
     "apps.accounts",
     "apps.registry",
     "apps.inference",
+    "apps.monitoring",
 ]
 
 MIDDLEWARE = [
@@ -142,6 +144,9 @@ CELERY_BEAT_SCHEDULE = {
     "make partitions ahead": {"task": "inference.tick_make_partitions", "schedule": 3600.0},
     "purge predictions": {"task": "inference.tick_purge_predictions", "schedule": 86400.0},
     "sweep abandoned uploads": {"task": "registry.tick_sweep_uploads", "schedule": 900.0},
+    "tell people the news": {"task": "monitoring.tick_notify", "schedule": 2.0},
+    "drop old work": {"task": "core.tick_drop_old_work", "schedule": 86400.0},
+    "drop old notifications": {"task": "monitoring.tick_drop_old", "schedule": 86400.0},
 }
 
 # --- artifacts ------------------------------------------------------------------------------
@@ -174,7 +179,8 @@ STORAGES: dict[str, dict[str, Any]] = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
 }
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "static"
+# Where `collectstatic` puts CSS, JavaScript and icons; an image has them outside its data folder.
+STATIC_ROOT = Path(env.text("MLP_STATIC_DIR", str(DATA_DIR / "static")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
 
@@ -193,6 +199,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 SESSION_COOKIE_AGE = 8 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -270,6 +277,8 @@ VALIDATION_STAGE_SECONDS = env.integer("MLP_VALIDATION_STAGE_SECONDS", 60)
 # --- serving ----------------------------------------------------------------------------------
 # The local state of serving processes: snapshot file, artifact cache, worker reports.
 SERVING_DIR = Path(env.text("MLP_SERVING_DIR", str(DATA_DIR / "serving")))
+# Name of this node where people see what it runs; empty is the host's name and the folder.
+NODE_NAME = env.text("MLP_NODE_NAME")
 # Where records of predictions wait for the database.
 SPOOL_DIR = Path(env.text("MLP_SPOOL_DIR", str(DATA_DIR / "spool")))
 # Bytes the spool may take before answers are refused (10 GB).
@@ -287,6 +296,16 @@ QUEUE_CALLS = env.integer("MLP_QUEUE_CALLS", 256)
 # Rows of one call at the most, and bytes of its body.
 MAX_ROWS = env.integer("MLP_MAX_ROWS", 100)
 MAX_PREDICT_BYTES = env.integer("MLP_MAX_PREDICT_BYTES", 10 * 1024**2)
+# The same for a model that takes images: one of 10 MB is 13.4 MB in base64. Below
+# DATA_UPLOAD_MAX_MEMORY_SIZE, or Django refuses the body first.
+MAX_IMAGE_PREDICT_BYTES = env.integer("MLP_MAX_IMAGE_PREDICT_BYTES", 14 * 1024**2)
+# Where the pages send what people try: http://host:port of the serving role. Without it a process
+# that serves predictions itself answers, and any other one with a small pool of its own.
+SERVING_URL = env.text("MLP_SERVING_URL").rstrip("/")
+# Memory for the models that people try in a process that serves nobody, in bytes.
+WEB_POOL_BYTES = env.integer("MLP_WEB_POOL_MB", 256) * 1024**2
+# Whether processes of this role answer predictions themselves; roles differ, no variable sets it.
+SERVES = False
 # Seconds between two looks of the agent at the database, and of a worker at the local file.
 AGENT_POLL_SECONDS = env.number("MLP_AGENT_POLL_SECONDS", 0.5)
 FOLLOW_POLL_SECONDS = env.number("MLP_FOLLOW_POLL_SECONDS", 0.2)
@@ -300,6 +319,29 @@ PARTITION_DAYS_AHEAD = env.integer("MLP_PARTITION_DAYS_AHEAD", 7)
 BIND = env.text("MLP_BIND", "127.0.0.1:8000")
 # Train, upload and release two small models on the first start.
 DEMO = env.switch("MLP_DEMO", default=True)
+
+# --- news and other outbound calls ------------------------------------------------------------
+# Address under which people reach the platform; links in mails and messages begin with it.
+PUBLIC_URL = env.text("MLP_PUBLIC_URL", f"http://{BIND}").rstrip("/")
+# smtp+tls://user:password@host:587 (STARTTLS) or smtp+ssl://user:password@host:465; off without.
+EMAIL_URL = env.secret("MLP_EMAIL_URL")
+EMAIL_TIMEOUT = 10
+globals().update(env.email("MLP_EMAIL_URL", EMAIL_URL))
+# Sender of mails: an address, or a name with one.
+DEFAULT_FROM_EMAIL = env.text("MLP_EMAIL_FROM", "mlplatform <mlplatform@localhost>")
+# An incoming webhook of Slack or of what understands its messages; off without.
+SLACK_WEBHOOK_URL = env.secret("MLP_SLACK_WEBHOOK_URL")
+# Hosts of the own network, host or host:port, that outbound calls may reach, also without TLS.
+OUTBOUND_ALLOW = frozenset(env.words("MLP_OUTBOUND_ALLOW"))
+# Ports that outbound calls go to.
+OUTBOUND_PORTS = frozenset(env.integers("MLP_OUTBOUND_PORTS", (443,)))
+# http://[user:password@]host:port of a proxy that all outbound calls go through.
+OUTBOUND_PROXY = env.secret("MLP_OUTBOUND_PROXY")
+# Days that notifications are kept.
+NOTIFICATION_RETENTION_DAYS = env.integer("MLP_NOTIFICATION_RETENTION_DAYS", 90)
+
+# A word at the top of every page that says which installation this is: production, staging.
+INSTALLATION = env.text("MLP_INSTALLATION")
 
 # --- the rest ---------------------------------------------------------------------------------
 USE_TZ = True
@@ -325,13 +367,102 @@ LOGGING = {
     "loggers": {"django.server": {"handlers": [], "propagate": False}},
 }
 
+# Who sees an entry of the menu that only platform admins have; everybody else's need no rule.
+_ADMINS = "apps.core.admin.is_platform_admin"
+_AUDITORS = "apps.accounts.admin.audit.may_read_audit"
+
+
+def _page(title: str, icon: str, name: str, permission: str | None = None) -> dict[str, Any]:
+    """Return one entry of the menu: a page of the admin by its URL's name."""
+    entry: dict[str, Any] = {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{name}")}
+    return entry | ({"permission": permission} if permission else {})
+
+
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "mlplatform",
     "SITE_HEADER": "mlplatform",
     "SITE_SUBHEADER": "Models, releases, predictions",
+    "SITE_SYMBOL": "hub",
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}favicon.svg"},
     ],
-    "SHOW_HISTORY": True,
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
+    "ENVIRONMENT": "apps.core.admin.installation_badge",
+    "DASHBOARD_CALLBACK": "apps.monitoring.pages.home.dashboard",
+    "STYLES": [f"{STATIC_URL}core/platform.css", f"{STATIC_URL}monitoring/bell.css"],
+    "SCRIPTS": [
+        f"{STATIC_URL}core/platform.js",
+        f"{STATIC_URL}core/charts.js",
+        f"{STATIC_URL}monitoring/bell.js",
+    ],
+    "COLORS": {
+        "primary": {
+            "50": "oklch(96.2% .018 272.314)",
+            "100": "oklch(93% .034 272.788)",
+            "200": "oklch(87% .065 274.039)",
+            "300": "oklch(78.5% .115 274.713)",
+            "400": "oklch(67.3% .182 276.935)",
+            "500": "oklch(58.5% .233 277.117)",
+            "600": "oklch(51.1% .262 276.966)",
+            "700": "oklch(45.7% .24 277.023)",
+            "800": "oklch(39.8% .195 277.366)",
+            "900": "oklch(35.9% .144 278.697)",
+            "950": "oklch(25.7% .09 281.288)",
+        },
+    },
+    "SIDEBAR": {
+        "show_search": False,
+        "command_search": True,
+        "show_all_applications": False,
+        "navigation": [
+            {"items": [{"title": "Home", "icon": "home", "link": reverse_lazy("admin:index")}]},
+            {
+                "title": "Models",
+                "items": [
+                    _page("Models", "deployed_code", "registry_registeredmodel_changelist"),
+                    _page("Versions", "layers", "registry_modelversion_changelist"),
+                    _page("Endpoints", "route", "registry_endpoint_changelist"),
+                    _page("Releases", "rocket_launch", "registry_release_changelist")
+                    | {
+                        "badge": "apps.registry.admin.endpoint.awaiting_badge",
+                        "badge_words": "awaiting approval",
+                    },
+                ],
+            },
+            {
+                "title": "Use",
+                "items": [
+                    {
+                        "title": "Traffic",
+                        "icon": "monitoring",
+                        "link": reverse_lazy("inference-pages:traffic"),
+                    },
+                    _page("Predictions", "query_stats", "inference_prediction_changelist"),
+                ],
+            },
+            {
+                "title": "Access",
+                "items": [
+                    _page("API keys", "key", "accounts_apikey_changelist"),
+                    _page("Teams", "groups", "accounts_team_changelist"),
+                    _page("People", "person", "accounts_user_changelist", _ADMINS),
+                ],
+            },
+            {
+                "title": "Operations",
+                "items": [
+                    _page("Audit", "history", "core_event_changelist", _AUDITORS),
+                    _page("Background work", "pending_actions", "core_work_changelist", _ADMINS),
+                    _page(
+                        "Rejected records",
+                        "report",
+                        "inference_predictionrejected_changelist",
+                        _ADMINS,
+                    ),
+                ],
+            },
+        ],
+    },
 }

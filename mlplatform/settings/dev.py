@@ -5,3 +5,5 @@ from mlplatform.settings.base import *
 
 REQUIRE_APPROVAL = env.switch("MLP_REQUIRE_APPROVAL", default=False)
 NATIVE_FORMATS = frozenset(env.words("MLP_NATIVE_FORMATS", ("torch", "tensorflow", "sklearn")))
+SERVES = True
+INSTALLATION = env.text("MLP_INSTALLATION", "development")

@@ -66,6 +66,13 @@ def words(name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
     )
 
 
+def integers(name: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Read a comma-separated list of whole numbers."""
+    return _read(
+        name, default, lambda raw: tuple(int(one) for one in raw.split(",") if one.strip())
+    )
+
+
 def secret(name: str, default: str = "") -> str:
     """Read a secret from ``name``, else from the file that ``<name>_FILE`` names."""
     file = os.environ.get(f"{name}_FILE", "")
@@ -75,6 +82,19 @@ def secret(name: str, default: str = "") -> str:
         except OSError as error:
             raise ImproperlyConfigured(f"{name}_FILE={file!r} cannot be read: {error}") from error
     return text(name, default)
+
+
+def email(name: str, url: str) -> dict[str, object]:
+    """Parse a mail server's URL into Django's settings; without one nothing leaves."""
+    if not url:
+        return {"EMAIL_BACKEND": "django.core.mail.backends.dummy.EmailBackend"}
+    try:
+        return dict(environ.Env.email_url_config(url))
+    except (ValueError, KeyError, environ.ImproperlyConfigured):
+        # The URL holds a password, so neither it nor what its reader said is repeated.
+        raise ImproperlyConfigured(
+            f"{name} cannot be read; write smtp+tls://user:password@host:587"
+        ) from None
 
 
 def database(url: str) -> dict[str, object]:

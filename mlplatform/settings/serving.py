@@ -2,6 +2,7 @@
 
 from mlplatform.settings.base import *
 
+SERVES = True
 ROOT_URLCONF = "mlplatform.urls_serving"
 MIDDLEWARE = [
     "apps.core.middleware.RequestIdMiddleware",

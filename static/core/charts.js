@@ -4,10 +4,10 @@
 const MINUTE = 60_000, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
 
 /** How a moment is written on the axis, in the viewer's zone: as fine as the step asks. */
-function timeWords(at, step, zone) {
-  const options = step * 1000 >= DAY
-    ? { month: "short", day: "numeric" }
-    : { hour: "2-digit", minute: "2-digit", hour12: false };
+function timeWords(at, step, zone, seconds = 0) {
+  const clock = { hour: "2-digit", minute: "2-digit", hour12: false };
+  const day = { month: "short", day: "numeric" };
+  const options = step * 1000 >= DAY ? day : seconds * 1000 > 1.5 * DAY ? { ...day, ...clock } : clock;
   const words = new Date(at).toLocaleString("en-GB", { ...options, timeZone: zone });
   return words;
 }
@@ -64,7 +64,8 @@ const markerLines = {
 };
 
 function settings(body) {
-  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  // A step of a day is a day of UTC, wherever the reader is.
+  const zone = body.step * 1000 >= DAY ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone;
   const ink = colour("--mp-soft"), line = colour("--mp-line");
   const stacked = body.kind === "stacked";
   return {
@@ -95,7 +96,7 @@ function settings(body) {
           stacked,
           grid: { display: false },
           title: { display: true, text: `Time (${zone})`, color: ink, font: { size: 11 } },
-          ticks: { color: ink, maxRotation: 0, autoSkipPadding: 24, callback: (_, index) => timeWords(body.times[index], body.step, zone) },
+          ticks: { color: ink, maxRotation: 0, autoSkipPadding: 24, callback: (_, index) => timeWords(body.times[index], body.step, zone, body.step * body.times.length) },
         },
         y: {
           stacked,

@@ -46,6 +46,11 @@ function failureWords(status, label) {
 }
 
 if (typeof document !== "undefined") {
+  // Unfold's frame has no landmark for what the page is about; a screen reader jumps to it.
+  document.addEventListener("DOMContentLoaded", () => {
+    const place = document.getElementById("main") || document.querySelector("body.login #page");
+    if (place) place.setAttribute("role", "main");
+  });
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
     if (!button) return;

@@ -4,46 +4,25 @@ The pages are asked for what a person sees: words, not markup. Whatever the brow
 error, what the content policy refuses, and every address of another host is a failure.
 """
 
-import contextlib
 import os
 import pickle
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import joblib
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.stack import tiny_model
+from tests.browser.site import CHROMIUM, PATIENCE_MS, Site, platform
 
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
-PASSWORD = "a-long-enough-passphrase-27"
-# How long a slow machine may take for one step; nobody is told that it should.
-PATIENCE_MS = 180_000
-QUIET = (
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
@@ -60,137 +39,6 @@ class Hostile:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {self.trace}",)
-
-
-@dataclass
-class Site:
-    """The running platform, the files to upload, and a page of a signed-out browser."""
-
-    url: str
-    files: Path
-    page: Page
-    wrongs: list[str] = field(default_factory=list)
-
-    def watch(self) -> None:
-        """Take note of all that a page of ours must not do."""
-        self.page.on("console", lambda said: self._said(said.type, said.text))
-        self.page.on("pageerror", lambda error: self._said("error", str(error)))
-        self.page.on("request", self._asked)
-
-    def _said(self, kind: str, text: str) -> None:
-        if kind == "error" or "Content Security Policy" in text:
-            self.wrongs.append(f"{self.page.url}: {text}")
-
-    def _asked(self, request: Request) -> None:
-        if not request.url.startswith((f"{self.url}/", "data:", f"blob:{self.url}/")):
-            self.wrongs.append(f"{self.page.url} asked {request.url}")
-
-    def go(self, path: str) -> None:
-        self.page.goto(f"{self.url}{path}")
-
-    def sign_in(self) -> None:
-        self.go("/")
-        self.page.fill("[name=username]", "admin")
-        self.page.fill("[name=password]", PASSWORD)
-        self.page.keyboard.press("Enter")
-        self.page.wait_for_url(f"{self.url}/admin/")
-
-    def choose(self, model: str, file: str) -> None:
-        """Fill the upload page in and press its button."""
-        self.go("/admin/registry/modelversion/add/")
-        self.page.fill("[name=name]", model)
-        self.page.set_input_files("[name=file]", self.files / file)
-        self.page.get_by_role("button", name="Upload file").click()
-
-    def upload(self, model: str, file: str) -> None:
-        """Upload a file and stay until its page has opened by itself."""
-        self.choose(model, file)
-        self.page.wait_for_url("**/registry/modelversion/*/change/")
-
-    def sees(self, words: str) -> None:
-        expect(self.page.get_by_text(words).first).to_be_visible(timeout=PATIENCE_MS)
-
-    def confirm(self, action: str, reason: str) -> None:
-        """Press an action of the page, give the reason in its dialog, and press it there."""
-        self.page.get_by_text(action, exact=True).first.click()
-        form = self.page.locator("form", has=self.page.locator("[name=reason]"))
-        form.locator("[name=reason]").fill(reason)
-        form.get_by_role("button", name=action, exact=True).click()
-
-    def row(self, path: str, *words: str) -> None:
-        """Open the row of a list in which all these words stand."""
-        self.go(path)
-        found = self.page.locator("tbody tr")
-        for word in words:
-            found = found.filter(has_text=word)
-        found.first.get_by_role("link").first.click()
-        self.page.wait_for_url(re.compile(r"/change/(\?|$)"))  # the list's filters come along
-
-    def until_a_row(self, path: str) -> None:
-        """Load a list anew until something stands in it: records arrive a moment later."""
-        self.go(path)
-        while self.page.locator("tbody tr a").count() == 0:  # the suite's own timeout ends it
-            self.page.wait_for_timeout(500)
-            self.page.reload()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@contextlib.contextmanager
-def platform(data: Path) -> Iterator[str]:
-    """``manage.py dev`` with its own SQLite folder, ready to answer."""
-    bind = f"127.0.0.1:{free_port()}"
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    settings = {
-        "MLP_ENV_FILE": "0",
-        "MLP_DEMO": "0",
-        "MLP_DATA_DIR": str(data),
-        "MLP_BIND": bind,
-        "DJANGO_SUPERUSER_USERNAME": "admin",
-        "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
-        "DJANGO_SUPERUSER_EMAIL": "admin@example.org",
-    }
-    log = data.parent / "platform.log"
-    with log.open("wb") as lines:
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", "dev"],
-            cwd=ROOT,
-            env={**kept, **settings},
-            stdout=lines,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until_ready(f"http://{bind}", process, log)
-        yield f"http://{bind}"
-    finally:
-        end(process)
-
-
-def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    pause = 0.5
-    with httpx.Client(timeout=30) as client:
-        while True:
-            assert process.poll() is None, f"it ended:\n{log.read_text(errors='replace')[-4000:]}"
-            with contextlib.suppress(httpx.TransportError):
-                if client.get(f"{url}/health/ready").status_code == 200:
-                    return
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=pause)
-
-
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """Ctrl-C, which drains all parts; a supervisor that does not answer is ended by its pid."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout=90)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def make_files(folder: Path) -> None:
@@ -212,14 +60,6 @@ def url() -> Iterator[str]:
             yield reached_at
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def site(url: str, browser: Browser, tmp_path: Path) -> Iterator[Site]:
     make_files(tmp_path)
@@ -232,8 +72,13 @@ def site(url: str, browser: Browser, tmp_path: Path) -> Iterator[Site]:
 
 
 def release(site: Site, reason: str) -> None:
-    site.confirm("Release version", reason)  # production is what the dialog proposes
-    site.sees("is live in production")
+    """Release the version whose page is open; production is what the page proposes."""
+    site.page.get_by_role("link", name="Release version", exact=True).click()
+    site.page.fill("[name=reason]", reason)
+    site.page.get_by_role("button", name="Release to production", exact=True).click()
+    site.page.wait_for_url("**/registry/release/*/change/")
+    site.sees("is live; workers take it over")
+    site.sees("; done after ")  # the page follows the roll-out by itself
 
 
 def issue_key(site: Site) -> str:
@@ -241,7 +86,7 @@ def issue_key(site: Site) -> str:
     site.go("/admin/accounts/apikey/add/")
     site.page.fill("[name=name]", "robot")
     site.page.select_option("select[name=team]", index=1)
-    site.page.get_by_role("button", name="Save", exact=True).click()
+    site.page.get_by_role("button", name="Make key", exact=True).click()
     secret = site.page.locator("#issued-key").inner_text().strip()
     site.page.get_by_role("link", name="I have stored it").click()
     site.page.wait_for_url("**/accounts/apikey/*/change/")
@@ -259,8 +104,11 @@ def test_a_file_becomes_an_endpoint_that_is_rolled_back_asked_and_found_in_the_r
     site.upload("tiny", "second.onnx")
     release(site, "A better shift")
     site.row("/admin/registry/endpoint/", "tiny", "production")
-    site.sees("version 2 (primary, 100%)")
-    site.confirm("Roll back", "The first was better")
+    site.sees("Version 2")
+    site.page.get_by_role("link", name="Roll back to release 1", exact=True).first.click()
+    site.sees("Moves 100 % of the traffic from version 2 to version 1.")
+    site.page.fill("[name=reason]", "The first was better")
+    site.page.get_by_role("button", name="Roll back to release 1", exact=True).click()
     site.sees("Release 3 serves what release 1 served.")
     site.sees("The first was better")
 
@@ -312,7 +160,8 @@ def test_what_the_server_finds_wrong_stands_at_its_field(site: Site) -> None:
     site.sign_in()
     site.go("/admin/registry/modelversion/add/")
     site.page.fill("[name=name]", "numbers")
-    site.page.fill("[name=metrics]", "not json")
+    site.page.get_by_text("What you know of it").click()
+    site.page.fill("[name=metrics]", '{"f1": "high"}')
     site.page.set_input_files("[name=file]", site.files / "first.onnx")
     site.page.get_by_role("button", name="Upload file").click()
     expect(site.page.locator("#metrics-error")).not_to_be_empty(timeout=PATIENCE_MS)

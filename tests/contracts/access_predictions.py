@@ -24,4 +24,12 @@ ROWS = [
         prepare=recorded,
         fill=its_id,
     ),
+    Row("GET", "api/v1/analytics", "401 200 200 200 200 200 200 403", scope="logs:read"),
+    Row(
+        "GET",
+        "api/v1/analytics",
+        "401 404 200 200 200 200 200 403",
+        scope="logs:read",
+        query="?team=blue",
+    ),
 ]

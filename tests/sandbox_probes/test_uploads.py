@@ -32,11 +32,11 @@ IRIS, SPECIES = load_iris(return_X_y=True, as_frame=True)
 @contextmanager
 def judged(path: Path, name: str = "", **more: Any) -> Iterator[Verdict]:
     """Judge a file, and see that nothing is left behind."""
-    example = more.pop("example", None)
+    given = {name: more.pop(name) for name in ("example", "signature") if name in more}
     folder = path.parent / "work"
     folder.mkdir(exist_ok=True)
     policy = Policy(**{"allow_code": True, "folder": folder, **more})
-    with inspect_upload(path, display_name=name or path.name, policy=policy, example=example) as v:
+    with inspect_upload(path, display_name=name or path.name, policy=policy, **given) as v:
         json.dumps(v.report, allow_nan=False)
         yield v
     assert list(folder.iterdir()) == []

@@ -7,7 +7,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from apps.accounts.callers import Caller
 from apps.accounts.models import User
-from apps.accounts.selectors import caller_of_user
+from apps.accounts.policies import Action, Thing, may
+from apps.accounts.selectors import caller_of_user, teams_of
 from apps.core.admin import PlatformAdmin
 from apps.core.errors import NotAuthenticated, PlatformError
 
@@ -23,6 +24,12 @@ def caller_of_request(request: HttpRequest) -> Caller:
         request.platform_caller = known  # type: ignore[attr-defined]  # once per request
     found: Caller = known
     return found
+
+
+def teams_where(caller: Caller, action: Action) -> list[int]:
+    """Return the caller's teams in which the caller may do something."""
+    ids = caller.roles if not caller.sees_all else teams_of(caller).values_list("pk", flat=True)
+    return [team for team in ids if may(caller, action, Thing(team))]
 
 
 class AccountsAdmin(PlatformAdmin):
@@ -46,6 +53,10 @@ class AccountsAdmin(PlatformAdmin):
             self.message_user(request, " ".join(words), messages.ERROR)
             return HttpResponseRedirect(request.path)
         return reply
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Whoever may use the admin has these pages; the rows are those of the own teams."""
+        return bool(request.user.is_active and request.user.is_staff)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nothing an audit may ask about is deleted: users are disabled, keys revoked."""

@@ -1,88 +1,141 @@
-"""The screen of teams, with their members."""
+"""The screens of teams: who is in them with which role, their models, keys, usage, history."""
 
 from typing import Any
 
-from django.contrib import admin
-from django.db.models import Count, QuerySet
-from django.forms import ModelForm
-from django.http import HttpRequest
-from unfold.admin import TabularInline
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.views.decorators.http import require_POST
 
-from apps.accounts.admin.door import AccountsAdmin, caller_of_request
-from apps.accounts.models import Membership, Team
+from apps.accounts.admin import words as said
+from apps.accounts.admin.door import AccountsAdmin, caller_of_request, teams_where
+from apps.accounts.models import ApiKey, Membership, Team
 from apps.accounts.policies import Action, Thing, may
-from apps.accounts.selectors import actor_of, teams_of
+from apps.accounts.selectors import (
+    actor_of,
+    key_state,
+    keys_of,
+    members_of,
+    teams_of,
+    user_called,
+)
 from apps.accounts.services import teams
 from apps.accounts.snapshot import Role
+from apps.core import sentences, words
+from apps.core.errors import NotFound, PlatformError
+from apps.core.models import Event
+
+SHOWN_KEYS = 20
+HISTORY = 12
 
 
-def _may_manage(request: HttpRequest, team: Team | None) -> bool:
-    caller = caller_of_request(request)
-    if team is None or team.pk is None:
-        return may(caller, Action.TEAM_CREATE, Thing())
-    return may(caller, Action.TEAM_MANAGE, Thing(team.pk))
+class RoleForm(forms.Form):
+    """A member's new role."""
+
+    role = forms.ChoiceField(choices=Membership.RoleChoice.choices)
 
 
-class MemberForm(ModelForm):  # type: ignore[type-arg]  # generic only for the type checker
-    """Whoever is in the team keeps the name; only the role changes."""
+class MemberForm(RoleForm):
+    """Somebody who joins a team."""
 
-    class Meta:
-        model = Membership
-        fields = ("user", "role")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["user"].disabled = self.instance.pk is not None
-
-
-class MemberInline(TabularInline):  # type: ignore[misc]  # unfold ships no types
-    model = Membership
-    form = MemberForm
-    extra = 0
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
-        rows: QuerySet[Membership] = super().get_queryset(request)
-        return rows.select_related("user").order_by("user__username")
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return True
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _may_manage(request, obj)
-
-    has_change_permission = has_add_permission
-    has_delete_permission = has_add_permission
+    user = forms.CharField(max_length=254)
 
 
 @admin.register(Team)
 class TeamAdmin(AccountsAdmin):
-    list_display = ("name", "slug", "member_count", "created")
+    change_list_template = "admin/accounts/list.html"
+    list_after_template = "admin/accounts/team/cells.html"
+    change_form_template = "admin/accounts/team/page.html"
+    add_form_template = "admin/accounts/team/add.html"
+    list_display = ("title", "people", "model_number", "key_number", "since")
     search_fields = ("name", "slug")
-    ordering = ("slug",)
-    inlines = (MemberInline,)
+    search_help_text = "Name of a team"
+    ordering = ("name",)
     fields = ("slug", "name")
+    empty_title = "No teams yet"
+    empty_step = "Models belong to teams. A platform admin makes them and names their maintainers."
+    add_words = "Make team"
+
+    @admin.display(description="Team", ordering="name")
+    def title(self, team: Team) -> str:
+        return format_html(
+            '<span class="mp-two"><span>{}</span><small class="mp-mono">{}</small></span>',
+            team.name,
+            team.slug,
+        )
+
+    @admin.display(description="Members")
+    def people(self, team: Any) -> int:
+        return int(team.member_count or 0)
+
+    @admin.display(description="Models")
+    def model_number(self, team: Team) -> str:
+        return format_html('<span id="cell-team-models-{}">…</span>', team.pk)
+
+    @admin.display(description="Keys in use")
+    def key_number(self, team: Any) -> int:
+        return int(team.living_keys or 0)
+
+    @admin.display(description="Since", ordering="created")
+    def since(self, team: Team) -> str:
+        return words.ago(team.created)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
-        return teams_of(caller_of_request(request)).annotate(people=Count("memberships"))
-
-    @admin.display(description="members")
-    def member_count(self, team: Any) -> int:
-        return int(team.people)
+        members = _counted(Membership.objects.all())
+        living = ApiKey.objects.filter(revoked_at__isnull=True, expires_at__gt=timezone.now())
+        rows = teams_of(caller_of_request(request))
+        return rows.annotate(member_count=members, living_keys=_counted(living))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("slug",) if obj else ()
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.is_active and request.user.is_staff)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_module_permission(request)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return _may_manage(request, None)
+        return may(caller_of_request(request), Action.TEAM_CREATE, Thing())
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_module_permission(request) if obj is None else _may_manage(request, obj)
+        if obj is None:
+            return self.has_module_permission(request)
+        return may(caller_of_request(request), Action.TEAM_MANAGE, Thing(obj.pk))
+
+    def get_urls(self) -> list[URLPattern]:
+        guarded = self.admin_site.admin_view
+        return [
+            path(
+                "<int:team>/members/",
+                guarded(require_POST(self.add_member)),
+                name="accounts_team_add_member",
+            ),
+            path(
+                "<int:team>/members/<int:member>/role/",
+                guarded(require_POST(self.change_role)),
+                name="accounts_team_change_role",
+            ),
+            path(
+                "<int:team>/members/<int:member>/remove/",
+                guarded(require_POST(self.remove_member)),
+                name="accounts_team_remove_member",
+            ),
+            *super().get_urls(),
+        ]
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        found = self.get_queryset(request).filter(pk=object_id).first() if object_id else None
+        context = {**(extra_context or {})}
+        context |= self._page(request, found) if found else {"title": "Make team"}
+        return super().changeform_view(request, object_id, form_url, context)
 
     def save_model(self, request: HttpRequest, obj: Team, form: Any, change: bool) -> None:
         actor = actor_of(caller_of_request(request))
@@ -91,15 +144,108 @@ class TeamAdmin(AccountsAdmin):
         else:
             teams.open_team(obj, actor=actor)
 
-    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Give each change of the table of members to its action."""
-        actor = actor_of(caller_of_request(request))
-        formset.save(commit=False)
-        for member in formset.deleted_objects:
-            teams.remove_member(member, actor=actor)
-        for member, _ in formset.changed_objects:
-            kept = Membership.objects.select_related("user", "team").get(pk=member.pk)
-            teams.change_role(kept, role=Role(member.role), actor=actor)
-        for member in formset.new_objects:
-            made = teams.add_member(form.instance, member.user, role=Role(member.role), actor=actor)
-            member.pk = made.pk
+    def response_add(
+        self, request: HttpRequest, obj: Team, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        self.message_user(
+            request, f"The team {obj.name} is made. Add its members.", messages.SUCCESS
+        )
+        return HttpResponseRedirect(_address(obj.pk))
+
+    def response_change(self, request: HttpRequest, obj: Team) -> HttpResponse:
+        self.message_user(request, f"The team is called {obj.name} now.", messages.SUCCESS)
+        return HttpResponseRedirect(_address(obj.pk))
+
+    def add_member(self, request: HttpRequest, team: int) -> HttpResponse:
+        """Take somebody in, by name or email address."""
+        found = self._managed(request, team)
+        form = MemberForm(request.POST)
+
+        def act() -> str:
+            if not form.is_valid():
+                raise NotFound("Name a person and choose a role.")
+            name = form.cleaned_data["user"].strip()
+            person = user_called(name)
+            if person is None:
+                raise NotFound(
+                    f"Nobody is called `{name}`. A platform admin makes sign-ins under People."
+                )
+            role = Role(form.cleaned_data["role"])
+            teams.add_member(found, person, role=role, actor=actor_of(caller_of_request(request)))
+            return f"{person.username} is {role} of {found.name} now."
+
+        return self._done(request, found, act)
+
+    def change_role(self, request: HttpRequest, team: int, member: int) -> HttpResponse:
+        """Give a member another role."""
+        found = self._managed(request, team)
+        form = RoleForm(request.POST)
+
+        def act() -> str:
+            one = _member(found, member)
+            if not form.is_valid():
+                raise NotFound("There is no such role.")
+            role = Role(form.cleaned_data["role"])
+            teams.change_role(one, role=role, actor=actor_of(caller_of_request(request)))
+            return f"{one.user.username} is {role} of {found.name} now."
+
+        return self._done(request, found, act)
+
+    def remove_member(self, request: HttpRequest, team: int, member: int) -> HttpResponse:
+        """Take a member out."""
+        found = self._managed(request, team)
+
+        def act() -> str:
+            one = _member(found, member)
+            teams.remove_member(one, actor=actor_of(caller_of_request(request)))
+            return f"{one.user.username} is no longer in {found.name}."
+
+        return self._done(request, found, act)
+
+    def _managed(self, request: HttpRequest, team: int) -> Team:
+        found = teams_of(caller_of_request(request)).filter(pk=team).first()
+        if found is None or not self.has_change_permission(request, found):
+            raise Http404
+        return found
+
+    def _done(self, request: HttpRequest, team: Team, act: Any) -> HttpResponse:
+        try:
+            self.message_user(request, act(), messages.SUCCESS)
+        except PlatformError as error:
+            self.message_user(request, error.message, messages.ERROR)
+        return HttpResponseRedirect(_address(team.pk))
+
+    def _page(self, request: HttpRequest, team: Team) -> dict[str, Any]:
+        caller = caller_of_request(request)
+        managed = teams_where(caller, Action.KEY_MANAGE)
+        keys = keys_of(caller, managed=managed).filter(team=team).order_by("-created")
+        now = timezone.now()
+        events = Event.objects.filter(team_id=team.pk).exclude(verb__in=sentences.QUIET)
+        return {
+            "team": team,
+            "title": team.name,
+            "members": members_of(team).order_by("user__username"),
+            "roles": [(role.value, *text) for role, text in said.ROLES.items()],
+            "may_manage": may(caller, Action.TEAM_MANAGE, Thing(team.pk)),
+            "keys": [(key, key_state(key, now)) for key in keys[:SHOWN_KEYS]],
+            "may_issue": may(caller, Action.KEY_ISSUE, Thing(team.pk)),
+            "may_audit": may(caller, Action.AUDIT_READ, Thing(team.pk)),
+            "events": events.order_by("-id")[:HISTORY],
+        }
+
+
+def _counted(rows: QuerySet[Any]) -> Subquery:
+    """Count a team's rows apart, so that two counts do not multiply each other."""
+    mine = rows.filter(team=OuterRef("pk")).order_by().values("team")
+    return Subquery(mine.annotate(number=Count("pk")).values("number"))
+
+
+def _member(team: Team, pk: int) -> Membership:
+    found = members_of(team).select_related("team").filter(pk=pk).first()
+    if found is None:
+        raise NotFound(f"This person was taken out of {team.name} meanwhile.")
+    return found
+
+
+def _address(team: int) -> str:
+    return reverse("admin:accounts_team_change", args=[team])

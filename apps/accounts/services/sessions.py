@@ -91,9 +91,9 @@ def sign_out(text: str) -> None:
             snapshot.put(TOKEN, token.access_id, {"expires": expires})
 
 
-def access_token(user: User) -> str:
+def access_token(user: User, *, seconds: int | None = None) -> str:
     """Make a lone access token for a program that the operator starts; it cannot be refreshed."""
-    return _sign(user, TokenKind.ACCESS, timezone.now()).text
+    return _sign(user, TokenKind.ACCESS, timezone.now(), seconds).text
 
 
 def drop_expired() -> int:
@@ -140,8 +140,8 @@ def _pair(user: User, family: str, now: datetime) -> TokenPair:
     return TokenPair(access.text, again.text)
 
 
-def _sign(user: User, kind: TokenKind, now: datetime) -> Token:
-    seconds = (
+def _sign(user: User, kind: TokenKind, now: datetime, seconds: int | None = None) -> Token:
+    seconds = seconds or (
         settings.JWT_ACCESS_SECONDS if kind is TokenKind.ACCESS else settings.JWT_REFRESH_SECONDS
     )
     return token_signer().sign(

@@ -9,6 +9,7 @@ import orjson
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from rest_framework import exceptions as drf
 
 from apps.core import context
@@ -132,18 +133,27 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's 404 handler: a problem below the API's addresses, a plain page elsewhere."""
     if _is_api(request):
         return problem_of(NotFound("There is nothing at this address."))
-    return HttpResponse("Not found.", status=HTTPStatus.NOT_FOUND, content_type="text/plain")
+    return _page(request, "404.html", HTTPStatus.NOT_FOUND)
+
+
+def not_allowed(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's 403 handler: a problem below the API's addresses, a plain page elsewhere."""
+    if _is_api(request):
+        return problem_of(NotAllowed("You may not do this."))
+    return _page(request, "403.html", HTTPStatus.FORBIDDEN)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's 500 handler: a problem below the API's addresses, a plain page elsewhere."""
     if _is_api(request):
         return problem_of(PlatformError("Something went wrong on our side."))
-    return HttpResponse(
-        f"Something went wrong on our side. Request id: {context.current().request_id}",
-        status=HTTPStatus.INTERNAL_SERVER_ERROR,
-        content_type="text/plain",
-    )
+    return _page(request, "500.html", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _page(request: HttpRequest, template: str, status: HTTPStatus) -> HttpResponse:
+    """Draw a page that asks nothing of the database, which may be what failed."""
+    words = {"request_id": context.current().request_id}
+    return HttpResponse(render_to_string(template, words), status=status)
 
 
 def _is_api(request: HttpRequest) -> bool:

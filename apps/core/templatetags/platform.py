@@ -7,9 +7,9 @@ from typing import Any
 
 from django import template
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
-from apps.core import words
+from apps.core import sentences, words
 from apps.core.charts import Chart, sparkline
 from apps.core.models import Event
 
@@ -33,8 +33,26 @@ def count(value: float | None) -> str:
 
 @register.filter
 def event_words(event: Event) -> str:
-    """Say what happened: *Version ready: wine 4*."""
-    return words.event_words(event.verb, event.target_name)
+    """Say what happened: *Released wine 4 to production*."""
+    return sentences.headline(event)
+
+
+@register.filter
+def event_sentence(event: Event) -> str:
+    """Say who did what and why: *Mara released wine 4 to production: better F1*."""
+    return sentences.sentence(event)
+
+
+@register.filter
+def event_tone(event: Event) -> str:
+    """Return the colour of an event's point in a timeline."""
+    return sentences.tone(event)
+
+
+@register.filter
+def event_place(event: Event) -> str:
+    """Return where the page of an event's thing is; empty when it has none."""
+    return sentences.place_of(event)
 
 
 @register.filter
@@ -104,7 +122,28 @@ def fragment(name: str, *args: Any, **said: Any) -> str:
 @register.inclusion_tag("core/chart.html")
 def chart(drawn: Chart) -> dict[str, Any]:
     """Draw a chart, with its numbers as a table below."""
-    return {"chart": drawn, "data_id": f"chart-{drawn.name}"}
+    return {"chart": drawn, "data_id": f"chart-{drawn.name}", "rows": _number_rows(drawn)}
+
+
+def _number_rows(drawn: Chart) -> str:
+    """Write the numbers' rows here: hundreds of cells take a template too long."""
+    return format_html_join(
+        "\n",
+        '<tr><th scope="row">{}</th>{}</tr>',
+        (
+            (
+                f"{at:%Y-%m-%d %H:%M}",
+                format_html_join(
+                    "", '<td class="mp-right">{}</td>', ((_number(value),) for value in values)
+                ),
+            )
+            for at, values in drawn.numbers
+        ),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "\N{EN DASH}" if value is None else f"{value:,.2f}".removesuffix(".00")
 
 
 @register.simple_tag

@@ -7,7 +7,7 @@ no network. Cheap refusals come first, and the body is read only for a caller wh
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import ClassVar
@@ -24,10 +24,13 @@ from apps.core.api.exceptions import platform_error_of, problem_body, problem_he
 from apps.core.errors import Invalid, NotFound, PlatformError, TooLarge, Unavailable
 from apps.inference import wiring
 from apps.inference.api.dialects import native
-from apps.inference.engine.errors import UnknownModel
+from apps.inference.engine.errors import UnknownModel, WrongMediaType
+from apps.inference.engine.image_files import MAX_IMAGE_BYTES
 from apps.inference.engine.pipeline import Engine
 from apps.inference.engine.routing import Routes
 from apps.inference.engine.types import Asker, PredictAnswer, PredictCall, Source
+from apps.registry.image_spec import IMAGE_TYPES
+from apps.registry.signature import Signature
 from apps.registry.snapshot import ArmRole, EndpointBody
 
 PATH = re.compile(r"/api/(?:v1/)?predict/([^/]+)/?")
@@ -44,13 +47,6 @@ class WrongMethod(PlatformError):
 
     code = "method_not_allowed"
     status: ClassVar[HTTPStatus] = HTTPStatus.METHOD_NOT_ALLOWED
-
-
-class WrongMediaType(PlatformError):
-    """The body is of a kind that this address does not read."""
-
-    code = "unsupported_media_type"
-    status: ClassVar[HTTPStatus] = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +112,7 @@ def call_of(request: DoorRequest, routes: Routes) -> PredictCall:
         raise _unknown(model) from None
     version = _version(words)
     deadline = request.received + _seconds(request.headers)
-    require_json(request.headers)
-    question = native.question_of(request.body)
+    question = _question(request, _signatures(routes, endpoint, version, words.get("alias")))
     return PredictCall(
         model=model,
         environment=environment,
@@ -128,7 +123,11 @@ def call_of(request: DoorRequest, routes: Routes) -> PredictCall:
         unit=question.unit,
         client_id=question.client_id,
         parameters=question.parameters,
-        source=_source(caller, thing, endpoint, version, words.get("alias")),
+        source=(
+            _try(caller, thing)
+            if request.headers.get("x-prediction-source") == Source.TRY
+            else _source(caller, thing, endpoint, version, words.get("alias"))
+        ),
         asker=Asker(caller.key.id if caller.key else None, caller.user_id),
         request_id=context.current().request_id,
         max_rows=settings.MAX_ROWS,
@@ -181,24 +180,74 @@ def authenticate(headers: Mapping[str, str]) -> Caller:
 
 def require_small(headers: Mapping[str, str], size: int = 0) -> None:
     """Refuse a body that is, or says it is, too large; a skin asks before it reads one."""
+    # Which model is asked, and so whether it takes images, is only known later.
+    limit = max(settings.MAX_PREDICT_BYTES, settings.MAX_IMAGE_PREDICT_BYTES)
+    _require_at_most(_size(headers, size), limit)
+
+
+def _size(headers: Mapping[str, str], size: int) -> int:
+    """Count the body, or take the sender's word if it says more."""
     said = headers.get("content-length", "")[:20]
-    if said.isascii() and said.isdigit():
-        size = max(size, int(said))
-    if size > settings.MAX_PREDICT_BYTES:
+    return max(size, int(said)) if said.isascii() and said.isdigit() else size
+
+
+def _require_at_most(size: int, limit: int) -> None:
+    if size > limit:
         raise TooLarge(
-            f"The body is larger than {settings.MAX_PREDICT_BYTES} bytes. Send fewer rows at once.",
-            limit=settings.MAX_PREDICT_BYTES,
+            f"The body is larger than {limit} bytes. Send fewer rows at once.", limit=limit
         )
 
 
-def require_json(headers: Mapping[str, str]) -> None:
-    """Refuse a body of another kind than JSON in UTF-8."""
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return the kind of body: JSON in UTF-8, or an image.
+
+    Raises:
+        WrongMediaType: It is another kind, or it is compressed.
+    """
     kind, _, parameters = headers.get("content-type", "").partition(";")
+    kind = kind.strip().lower()
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if kind.strip().lower() != native.MEDIA_TYPE or charset not in {"", "utf-8", "utf8"}:
-        raise WrongMediaType(f"Send JSON in UTF-8, with `Content-Type: {native.MEDIA_TYPE}`.")
+    if kind not in IMAGE_TYPES and (
+        kind != native.MEDIA_TYPE or charset not in {"", "utf-8", "utf8"}
+    ):
+        raise WrongMediaType(
+            f"Send JSON in UTF-8, with `Content-Type: {native.MEDIA_TYPE}`; to a model whose one "
+            f"input is an image also the file itself, as {' or '.join(IMAGE_TYPES)}."
+        )
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise WrongMediaType("Send the body as it is, without `Content-Encoding`.")
+    return kind
+
+
+# --- the body ---------------------------------------------------------------------------------
+
+
+def _question(request: DoorRequest, signatures: Sequence[Signature]) -> native.Question:
+    """Read the body, as large and of such a kind as what may answer it takes."""
+    kind, size = media_type(request.headers), _size(request.headers, len(request.body))
+    if kind == native.MEDIA_TYPE:
+        images = any(one.takes_images for one in signatures)
+        limit = settings.MAX_PREDICT_BYTES
+        _require_at_most(size, max(limit, settings.MAX_IMAGE_PREDICT_BYTES) if images else limit)
+        return native.question_of(request.body)
+    if signatures and not any(one.is_one_image for one in signatures):
+        raise WrongMediaType(
+            "This model does not take one image as its whole question. Send JSON with its inputs, "
+            f"with `Content-Type: {native.MEDIA_TYPE}`."
+        )
+    _require_at_most(size, MAX_IMAGE_BYTES)
+    return native.image_question(request.body, kind)
+
+
+def _signatures(
+    routes: Routes, endpoint: EndpointBody, version: int | None, alias: str | None
+) -> list[Signature]:
+    """Return the signatures of whatever may answer; the engine chooses among them later."""
+    asked = version if alias is None else endpoint.aliases.get(alias)
+    live = endpoint.release.arms if endpoint.release else ()
+    numbers = [arm.version for arm in live] if asked is None else [asked]
+    found = (routes.versions.get((endpoint.model, number)) for number in numbers)
+    return [one.signature for one in found if one is not None]
 
 
 # --- the parts of a request -----------------------------------------------------------------------
@@ -274,6 +323,12 @@ def _source(
     if number is None or number in answering:
         return Source.API
     return Source.TRY if policies.may(caller, Action.PREDICT_TRY, thing) else Source.API
+
+
+def _try(caller: Caller, thing: Thing) -> Source:
+    """Take a call as a try because it says so: it then never counts as traffic."""
+    policies.require(caller, Action.PREDICT_TRY, thing)
+    return Source.TRY
 
 
 def _seconds(headers: Mapping[str, str]) -> float:

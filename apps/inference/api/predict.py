@@ -23,6 +23,7 @@ from apps.accounts.policies import ENVIRONMENTS
 from apps.core.api.schema import ProblemSerializer
 from apps.inference.api import door
 from apps.inference.api.door import DoorReply, DoorRequest
+from apps.registry.image_spec import IMAGE_TYPES
 
 QUESTION = inline_serializer(
     "PredictQuestion",
@@ -30,7 +31,9 @@ QUESTION = inline_serializer(
         "instances": serializers.ListField(
             child=serializers.JSONField(),
             required=False,
-            help_text="Rows: an object by input name or column, or a list of numbers, each.",
+            help_text="Rows: an object by input name or column, or a list of numbers, each. An "
+            'image stands in its field as `{"b64": "...", "content_type": "image/png"}`, the type '
+            "optional, at most 10 MB of file.",
         ),
         "inputs": serializers.DictField(
             child=serializers.JSONField(),
@@ -51,7 +54,9 @@ ANSWER = inline_serializer(
     {
         "predictions": serializers.JSONField(
             help_text="In the form of the question: rows for rows (an object per row when the "
-            "model has several outputs), columns for columns. NaN and Infinity are null."
+            "model has several outputs), columns for columns. NaN and Infinity are null. Where "
+            'the signature names classes, a row of scores is `{"class": "7", "score": 0.98, '
+            '"scores": {"0": 0.001, ...}}` and a label is its name.'
         ),
         "model": serializers.CharField(),
         "version": serializers.IntegerField(),
@@ -76,8 +81,8 @@ REFUSALS = {
     403: "An API key that is bad, expired or revoked, or lacks the scope, model or environment.",
     404: "No such model, or it belongs to another team.",
     409: "Nothing, or not this version, is released in the environment.",
-    413: "The body is larger than 10 MB.",
-    415: "The body is not JSON.",
+    413: "The body is larger than 10 MB, or 14 MB for a model that takes images.",
+    415: "The body is neither JSON nor, for a model with one image input, a PNG or JPEG file.",
     502: "The model failed on this input.",
     503: "Too busy, or the model or its record is not available here; see `Retry-After`.",
     504: "Not ready before the deadline.",
@@ -104,8 +109,9 @@ class PredictView(APIView):
         tags=["predict"],
         summary="Predict",
         description="Answers by the version that is released in the environment. At most 100 rows "
-        "a call. Every answer is recorded under its `prediction_id`.",
-        request=QUESTION,
+        "a call. Every answer is recorded under its `prediction_id`. To a model whose one input is "
+        "an image, the body may also be the file itself, with its `Content-Type`.",
+        request={"application/json": QUESTION, **dict.fromkeys(IMAGE_TYPES, OpenApiTypes.BINARY)},
         parameters=[
             OpenApiParameter(
                 "environment",
@@ -124,6 +130,13 @@ class PredictView(APIView):
                 location=OpenApiParameter.HEADER,
                 description="How long you wait, within the model's own deadline.",
             ),
+            OpenApiParameter(
+                "X-Prediction-Source",
+                enum=["try"],
+                location=OpenApiParameter.HEADER,
+                description="`try`: any ready version may answer, and the call counts as no "
+                "traffic. Needs the right to try versions.",
+            ),
         ],
         responses={
             200: ANSWER,
@@ -133,11 +146,30 @@ class PredictView(APIView):
             },
         },
         examples=[
-            OpenApiExample("rows", {"instances": [[5.1, 3.5, 1.4, 0.2]]}, request_only=True),
             OpenApiExample(
-                "named rows", {"instances": [{"age": 41, "plan": "pro"}]}, request_only=True
+                "rows",
+                {"instances": [[5.1, 3.5, 1.4, 0.2]]},
+                request_only=True,
+                media_type="application/json",
             ),
-            OpenApiExample("columns", {"inputs": {"x": [[5.1, 3.5, 1.4, 0.2]]}}, request_only=True),
+            OpenApiExample(
+                "named rows",
+                {"instances": [{"age": 41, "plan": "pro"}]},
+                request_only=True,
+                media_type="application/json",
+            ),
+            OpenApiExample(
+                "image",
+                {"instances": [{"image": {"b64": "iVBORw0KGgo..."}}]},
+                request_only=True,
+                media_type="application/json",
+            ),
+            OpenApiExample(
+                "columns",
+                {"inputs": {"x": [[5.1, 3.5, 1.4, 0.2]]}},
+                request_only=True,
+                media_type="application/json",
+            ),
             OpenApiExample(
                 "answer",
                 {

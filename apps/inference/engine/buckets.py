@@ -8,13 +8,19 @@ the true one, so it is off by less than 9.1 %.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
+N = TypeVar("N", int, str)
 OK = "ok"
+# Arms that answer no client: whoever tries a version, and copies of other calls.
+NOT_TRAFFIC = frozenset({"try", "shadow"})
+# Lengths of the spans in which traffic is summed beforehand, in seconds.
+SPAN_SECONDS = (300, 3600, 21_600, 86_400)
+ALL_TEAMS, ALL_MODELS, ALL_VERSIONS = 0, "", 0
 PER_DOUBLING = 8
 EDGES_MS = tuple(2 ** (n / PER_DOUBLING) for n in range(-5 * PER_DOUBLING, 17 * PER_DOUBLING + 1))
 
@@ -30,12 +36,12 @@ def bucket_of(ms: float) -> int:
     return bisect_right(EDGES_MS, ms)
 
 
-def merge(histograms: Iterable[Histogram]) -> dict[int, int]:
-    """Add histograms bucket by bucket."""
-    merged: dict[int, int] = {}
-    for histogram in histograms:
-        for bucket, count in histogram.items():
-            merged[bucket] = merged.get(bucket, 0) + count
+def merge(counts: Iterable[Mapping[N, int]]) -> dict[N, int]:
+    """Add counts name by name: histograms bucket by bucket, errors code by code."""
+    merged: dict[N, int] = {}
+    for one in counts:
+        for name, count in one.items():
+            merged[name] = merged.get(name, 0) + count
     return merged
 
 
@@ -90,6 +96,11 @@ class Counted(Protocol):
     @property
     def environment(self) -> str:
         """Where it was called."""
+        ...
+
+    @property
+    def team_id(self) -> int:
+        """Team that the model belonged to."""
         ...
 
     @property
@@ -148,6 +159,18 @@ class HourKey(NamedTuple):
     version: int
 
 
+class SpanKey(NamedTuple):
+    """Whose span of traffic it is; what is summed over stands as ``ALL_...``."""
+
+    start: datetime
+    seconds: int
+    team_id: int
+    model: str
+    environment: str
+    version: int
+    status: str
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts of some predictions.
@@ -175,6 +198,15 @@ class Tally:
         if one.status != OK:
             self.errors[one.status] = self.errors.get(one.status, 0) + 1
 
+    def absorb(self, more: "Tally") -> None:
+        """Add the counts of other predictions."""
+        self.count += more.count
+        self.rows += more.rows
+        self.cache_hits += more.cache_hits
+        self.latency_us += more.latency_us
+        self.errors = merge((self.errors, more.errors))
+        self.histogram = merge((self.histogram, more.histogram))
+
 
 def minute_tallies(predictions: Iterable[Counted]) -> dict[MinuteKey, Tally]:
     """Count predictions by minute, endpoint, version, arm and status."""
@@ -194,3 +226,42 @@ def hour_tallies(predictions: Iterable[Counted]) -> dict[HourKey, Tally]:
         key = HourKey(hour, one.key_id, one.model, one.version)
         tallies.setdefault(key, Tally()).add(one)
     return tallies
+
+
+def span_tallies(predictions: Iterable[Counted]) -> dict[SpanKey, Tally]:
+    """Count traffic by spans of every length, by model and version, by team, and altogether.
+
+    A page over any range reads few of these rows, however many models there are. Tries are left
+    out: somebody who looks at a version must not move its endpoint's numbers.
+    """
+    finest: dict[SpanKey, Tally] = {}
+    for one in predictions:
+        if one.arm in NOT_TRAFFIC:
+            continue
+        start = span_start(one.ts, SPAN_SECONDS[0])
+        key = SpanKey(
+            start, SPAN_SECONDS[0], one.team_id, one.model, one.environment, one.version, one.status
+        )
+        finest.setdefault(key, Tally()).add(one)
+    tallies: dict[SpanKey, Tally] = {}
+    for key, tally in finest.items():
+        for wider in _wider(key):
+            tallies.setdefault(wider, Tally()).absorb(tally)
+    return tallies
+
+
+def span_start(moment: datetime, seconds: int) -> datetime:
+    """Return when the span of this length that holds a moment began; days are days of UTC."""
+    since = (moment - _EPOCH) // timedelta(seconds=seconds)
+    return _EPOCH + since * timedelta(seconds=seconds)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _wider(key: SpanKey) -> Iterator[SpanKey]:
+    whole = key._replace(model=ALL_MODELS, version=ALL_VERSIONS)
+    for seconds in SPAN_SECONDS:
+        start = span_start(key.start, seconds)
+        for one in (key, whole, whole._replace(team_id=ALL_TEAMS)):
+            yield one._replace(start=start, seconds=seconds)

@@ -33,6 +33,13 @@ class TooManyRows(Invalid):
     code = "too_many_rows"
 
 
+class WrongMediaType(Invalid):
+    """The body is of a kind that is not read here, or not by this model."""
+
+    code = "unsupported_media_type"
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
 class Overloaded(Unavailable):
     """The bounded queue of the model is full."""
 

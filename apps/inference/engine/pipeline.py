@@ -31,7 +31,13 @@ from apps.inference.engine.redact import (
     recorded_unit,
 )
 from apps.inference.engine.routing import Route, Routes, resolve
-from apps.inference.engine.types import PredictAnswer, PredictCall, RowInputs, Timing
+from apps.inference.engine.types import (
+    ImageInputs,
+    PredictAnswer,
+    PredictCall,
+    RowInputs,
+    Timing,
+)
 from apps.inference.engine.validate import Checked, tensors_of
 from apps.registry.snapshot import FullSpool
 
@@ -150,7 +156,12 @@ class Engine:
                 call.deadline, one.started + route.endpoint.settings.deadline_seconds
             )
             self._passed("route")
-            one.checked = tensors_of(call.inputs, route.version.signature, max_rows=call.max_rows)
+            one.checked = tensors_of(
+                call.inputs,
+                route.version.signature,
+                max_rows=call.max_rows,
+                seconds=one.deadline - self._clock(),
+            )
             self._passed("validate")
             found = self._look_up(one, route, one.checked)
             self._passed("look_up")
@@ -313,6 +324,7 @@ class Engine:
                 settings=settings,
                 rules=rules,
                 whole=whole,
+                images=one.checked.images if one.checked else {},
             ),
             outputs=outputs,
             error=_told(error, hides=bool(settings.redact)),
@@ -361,6 +373,8 @@ def _rows(one: _Prediction) -> int:
     if one.checked is not None:
         return one.checked.rows
     inputs: Any = one.call.inputs
+    if isinstance(inputs, ImageInputs):
+        return 1
     return len(inputs.rows) if isinstance(inputs, RowInputs) else 0
 
 

@@ -1,12 +1,12 @@
 """What the log may hold of a prediction: redaction first, then the record mode, then the size rule.
 
 Redaction fails closed: when a field that must not be kept cannot be found in its place, nothing of
-the inputs is kept.
+the inputs is kept. An image is never kept, only what it was: kind, size, digest, width and height.
 """
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from apps.inference.engine.types import ColumnInputs, Inputs, RowInputs, Tensors
+from apps.inference.engine.images import ImageFacts
+from apps.inference.engine.types import (
+    ColumnInputs,
+    ImageInputs,
+    Inputs,
+    RowInputs,
+    TensorInputs,
+    Tensors,
+)
 from apps.registry.signature import Signature, TensorSpec
 from apps.registry.snapshot import ModelSettings, RecordMode, Redaction
 
@@ -26,6 +34,12 @@ FRAME_BYTES = 1024
 # What one character of a name takes in JSON at most.
 ESCAPED_BYTES = 6
 UNIT = "unit"
+# A longer text in a question that did not fit an image model may be a piece of the image.
+SHORT_TEXT = 64
+SHORT_NAME = 32
+
+Images = Mapping[str, Sequence[ImageFacts]]
+NO_IMAGES: Images = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,7 @@ def recorded_inputs(
     settings: ModelSettings,
     rules: RecordRules,
     whole: bool,
+    images: Images = NO_IMAGES,
 ) -> Any:
     """Return the inputs as the log may hold them: JSON values.
 
@@ -83,23 +98,39 @@ def recorded_inputs(
         settings: The model's rules for recording.
         rules: The installation's rules.
         whole: Whether this call is kept in full.
+        images: What is known of each row's image, by the name of an input that came as images.
 
     Returns:
-        The rows or columns as sent; with a redacted field, an object of fields instead; a digest
-        when they are too large or are not to be kept; None when they could not be redacted.
+        The rows or columns as sent, with what is known of an image in its place; with a redacted
+        field, an object of fields instead; a digest when they are too large or are not to be kept;
+        None when they could not be redacted.
     """
     if tensors is None:
-        return None if settings.redact else _unread(inputs, rules, whole=whole)
+        if settings.redact:
+            return None
+        return _unread(inputs, rules, whole=whole, may_be_images=signature.takes_images)
     hidden = _hidden(settings, signature)
     if _may_hold_another(settings, signature, hidden):
         return None
     if not hidden:
         names = _name_bytes(signature)
-        return _bounded(lambda: _as_sent(inputs), tensors, rules, whole=whole, name_bytes=names)
+        return _bounded(
+            lambda: _as_sent(inputs, images),
+            tensors,
+            rules,
+            whole=whole,
+            name_bytes=names,
+            images=images,
+        )
     shown = _without(tensors, signature, hidden)
-    hashes = _hashes(tensors, signature, hidden, rules.hmac_key)
+    hashes = _hashes(tensors, signature, hidden, rules.hmac_key, images)
     kept = _bounded(
-        lambda: _lists(shown), shown, rules, whole=whole, name_bytes=_name_bytes(signature)
+        lambda: _lists(shown, images),
+        shown,
+        rules,
+        whole=whole,
+        name_bytes=_name_bytes(signature),
+        images=images,
     )
     return {**kept, **hashes} if _fits(hashes, rules.limit_bytes) else kept
 
@@ -134,16 +165,39 @@ def _may_hold_another(
     )
 
 
-def _as_sent(inputs: Inputs) -> Any:
+def _as_sent(inputs: Inputs, images: Images = NO_IMAGES) -> Any:
     if isinstance(inputs, RowInputs):
-        return list(inputs.rows)
+        return [_row(row, at, images) for at, row in enumerate(inputs.rows)]
     if isinstance(inputs, ColumnInputs):
-        return dict(inputs.columns)
-    return _lists(inputs.tensors)
+        return {name: _column(name, one, images) for name, one in inputs.columns.items()}
+    if isinstance(inputs, TensorInputs):
+        return _lists(inputs.tensors)
+    return [one.body() for facts in images.values() for one in facts]
 
 
-def _lists(tensors: Tensors) -> dict[str, Any]:
-    return {name: array.tolist() for name, array in tensors.items()}
+def _row(row: Any, at: int, images: Images) -> Any:
+    if not images or not isinstance(row, dict):
+        return row
+    # In a field of its own an image is an object; else the row is the image itself.
+    if not any(isinstance(row.get(name), dict) for name in images):
+        return next(iter(images.values()))[at].body()
+    return {
+        name: images[name][at].body() if name in images else value for name, value in row.items()
+    }
+
+
+def _column(name: str, value: Any, images: Images) -> Any:
+    if name not in images:
+        return value
+    bodies = [one.body() for one in images[name]]
+    return bodies if isinstance(value, list) else bodies[0]
+
+
+def _lists(tensors: Tensors, images: Images = NO_IMAGES) -> dict[str, Any]:
+    return {
+        name: [one.body() for one in images[name]] if name in images else array.tolist()
+        for name, array in tensors.items()
+    }
 
 
 def _bounded(
@@ -153,16 +207,25 @@ def _bounded(
     *,
     whole: bool,
     name_bytes: int,
+    images: Images = NO_IMAGES,
 ) -> Any:
     # A JSON value takes two bytes at least, so a tensor over the limit need not be written to know.
-    count = sum(array.size for array in tensors.values())
+    written = {name: array for name, array in tensors.items() if name not in images}
+    count = sum(array.size for array in written.values())
     if whole and count * 2 <= rules.limit_bytes:
         value = make()
-        if _surely_fits(tensors, count, name_bytes, rules.limit_bytes) or _fits(
-            value, rules.limit_bytes
-        ):
+        sure = not images and _surely_fits(tensors, count, name_bytes, rules.limit_bytes)
+        if sure or _fits(value, rules.limit_bytes):
             return value
-    return {"digest": {name: _digest(array) for name, array in tensors.items()}}
+    return {"digest": _digests(tensors, images)}
+
+
+def _digests(tensors: Tensors, images: Images) -> dict[str, Any]:
+    return {
+        name: _digest(array)
+        | ({"images": [one.body() for one in images[name]]} if name in images else {})
+        for name, array in tensors.items()
+    }
 
 
 def _surely_fits(tensors: Tensors, count: int, name_bytes: int, limit: int) -> bool:
@@ -195,14 +258,31 @@ def _digest(array: NDArray[np.generic]) -> dict[str, Any]:
     }
 
 
-def _unread(inputs: Inputs, rules: RecordRules, *, whole: bool) -> Any:
+def _unread(inputs: Inputs, rules: RecordRules, *, whole: bool, may_be_images: bool) -> Any:
     """Keep inputs that did not fit the signature, so that their sender's bug can be found."""
-    if not isinstance(inputs, RowInputs | ColumnInputs):
-        return {"digest": {name: _digest(array) for name, array in inputs.tensors.items()}}
+    if isinstance(inputs, TensorInputs):
+        return {"digest": _digests(inputs.tensors, NO_IMAGES)}
+    if isinstance(inputs, ImageInputs):
+        return {"image": _file_facts(inputs.content)}
     value = _as_sent(inputs)
+    if may_be_images:
+        value = _without_files(value)
     if whole and _fits(value, rules.limit_bytes):
         return value
     return {"digest": None}
+
+
+def _without_files(value: Any) -> Any:
+    """Put what it was in the place of each long text: a file, in whatever field it came."""
+    if isinstance(value, str) and len(value) > SHORT_TEXT:
+        return _file_facts(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, dict):
+        return {name[:SHORT_NAME]: _without_files(one) for name, one in value.items()}
+    return [_without_files(one) for one in value] if isinstance(value, list) else value
+
+
+def _file_facts(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _without(
@@ -222,10 +302,18 @@ def _without(
 
 
 def _hashes(
-    tensors: Tensors, signature: Signature, hidden: Mapping[str, Redaction], key: bytes
+    tensors: Tensors,
+    signature: Signature,
+    hidden: Mapping[str, Redaction],
+    key: bytes,
+    images: Images,
 ) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for spec in signature.inputs:
+        if spec.name in images:  # equal files hash alike, also when the model sees no difference
+            if hidden.get(spec.name) is Redaction.HASH:
+                found[spec.name] = [hashed(one.sha256, key) for one in images[spec.name]]
+            continue
         fields = {spec.name: tensors[spec.name], **_columns(spec, tensors[spec.name])}
         for name, array in fields.items():
             if hidden.get(name) is Redaction.HASH:

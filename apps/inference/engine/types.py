@@ -43,7 +43,15 @@ class TensorInputs:
     tensors: Tensors
 
 
-Inputs = RowInputs | ColumnInputs | TensorInputs
+@dataclass(frozen=True, slots=True)
+class ImageInputs:
+    """One image as the whole question, for a model with one image input; one row answers."""
+
+    content: bytes
+    content_type: str
+
+
+Inputs = RowInputs | ColumnInputs | TensorInputs | ImageInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class PredictCall:
     Attributes:
         model: Name (slug) of the registered model.
         environment: ``production``, ``staging`` or ``development``.
-        inputs: Rows, columns or tensors, not yet checked against a signature.
+        inputs: Rows, columns, tensors or an image, not yet checked against a signature.
         deadline: ``time.monotonic()`` second after which the caller no longer waits.
         version: Version number asked for, or None for what the release says.
         alias: Alias asked for, or None.

@@ -14,20 +14,22 @@ from django.db import connection, transaction
 from apps.inference.engine.buckets import (
     HourKey,
     MinuteKey,
+    SpanKey,
     Tally,
     hour_tallies,
     minute_tallies,
+    span_tallies,
 )
 from apps.inference.journal_db.rows import Row
-from apps.inference.models import KeyHour, Prediction, PredictionMinute
+from apps.inference.models import KeyHour, Prediction, PredictionMinute, PredictionSpan
 
 LOG = logging.getLogger(__name__)
-R = TypeVar("R", PredictionMinute, KeyHour)
+R = TypeVar("R", PredictionMinute, KeyHour, PredictionSpan)
 # Rows of one transaction, and the pause after it. SQLite has one writer: whoever holds it long, or
 # takes it again at once, starves all others.
 MOST_ROWS = {"postgresql": 20_000, "sqlite": 500}
 PAUSE_SECONDS = {"postgresql": 0.0, "sqlite": 0.01}
-_COUNTS = ["count", "rows", "cache_hits", "latency_us", "histogram", "errors"]
+_COUNTS = ["count", "rows", "cache_hits", "latency_us", "histogram"]
 
 _COLUMNS = ", ".join(f'"{name}"' for name in Row._fields)
 _TEMPORARY = (
@@ -51,6 +53,7 @@ def write(rows: Sequence[Row]) -> int:
         new = insert(distinct)
         _add(PredictionMinute, MinuteKey, minute_tallies(new))
         _add(KeyHour, HourKey, hour_tallies(new))
+        _add(PredictionSpan, SpanKey, span_tallies(new))
     return len(new)
 
 
@@ -90,7 +93,9 @@ def _warn_of_strays(count: int) -> None:
         )
 
 
-def _add(table: type[R], kind: type[MinuteKey | HourKey], tallies: Mapping[Any, Tally]) -> None:
+def _add(
+    table: type[R], kind: type[MinuteKey | HourKey | SpanKey], tallies: Mapping[Any, Tally]
+) -> None:
     """Add counts to a rollup table; missing rows are made empty first, then all are locked."""
     if not tallies:
         return
@@ -106,6 +111,7 @@ def _add(table: type[R], kind: type[MinuteKey | HourKey], tallies: Mapping[Any, 
     mine = [row for row in locked if row.key() in tallies]
     for row in mine:
         row.absorb(tallies[row.key()])
+    own: list[str] = [] if kind is SpanKey else ["errors"]
     table.objects.bulk_create(
-        mine, update_conflicts=True, unique_fields=["id"], update_fields=_COUNTS
+        mine, update_conflicts=True, unique_fields=["id"], update_fields=[*_COUNTS, *own]
     )

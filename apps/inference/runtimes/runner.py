@@ -55,6 +55,25 @@ class SklearnRunner:
         return RunnerModel("sklearn", files, threads=threads)
 
 
+class TorchRunner:
+    """Serves PyTorch programs from confined children."""
+
+    def load(self, files: Path, *, threads: int) -> "RunnerModel":
+        """Start a child and wait until it has opened the file.
+
+        Args:
+            files: The served file.
+            threads: Threads inside one run.
+
+        Returns:
+            The loaded model, which lives in the child.
+
+        Raises:
+            ModelFailed: The child could not open the file.
+        """
+        return RunnerModel("torch", files, threads=threads)
+
+
 class RunnerModel:
     """One version, opened by a child of its own."""
 

@@ -9,10 +9,12 @@ RUNTIMES: dict[str, str] = {
     "onnx": "apps.inference.runtimes.onnx:OnnxRuntime",
     # Native files are never opened in the serving process, only by a confined child of it.
     "sklearn": "apps.inference.runtimes.runner:SklearnRunner",
+    "torch": "apps.inference.runtimes.runner:TorchRunner",
 }
 
 INSIDE_THE_RUNNER: dict[str, str] = {
     "sklearn": "apps.inference.runtimes.sklearn:SklearnRuntime",
+    "torch": "apps.inference.runtimes.torch:TorchRuntime",
 }
 
 

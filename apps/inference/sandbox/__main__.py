@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,8 @@ STAGES = {
     "verify-onnx": "apps.inference.sandbox.verify_onnx:run_stage",
     "convert-sklearn": "apps.inference.sandbox.convert_sklearn:run_stage",
     "measure-native": "apps.inference.sandbox.measure_native:run_stage",
+    "convert-torch": "apps.inference.sandbox.convert_torch:run_stage",
+    "measure-torch": "apps.inference.sandbox.measure_torch:run_stage",
 }
 SERVE = "apps.inference.sandbox.serve"
 EXIT_OUT_OF_MEMORY = 77
@@ -36,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(json.dumps({**asdict(walls), "holds_code": walls.holds_code}) + "\n")
         return 0
     walls = enter(_confinement(asked.confine, asked.read))
+    # PyTorch asks for the temporary folder, and the search for one tries to delete in it.
+    tempfile.tempdir = os.fspath(Path.cwd())
     ask = json.loads(asked.ask)
     if "example_file" in ask:  # too long for a command line
         ask["example"] = Path(ask["example_file"]).read_text(encoding="utf-8")

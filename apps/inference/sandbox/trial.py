@@ -8,17 +8,23 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.core.errors import PlatformError
 from apps.inference.engine.errors import DeadlinePassed, ModelFailed
+from apps.inference.engine.image_files import WrongImage, encoded, file_from, is_sent_as_image
+from apps.inference.engine.images import Budget, example_file, most_images, read_image
 from apps.inference.engine.protocol import LoadedModel
 from apps.inference.engine.types import Tensors
 from apps.inference.runtimes.frames import BadFrame, dtype_name
 from apps.inference.sandbox.report import Refused, Report, clean
+from apps.registry.image_spec import ImageSpec, image_to_json
+from apps.registry.signature import Dtype, TensorSpec, signature_from_json, with_image
 
 RUN_SECONDS = 20.0
 LATENCY_RUNS = 50
@@ -32,13 +38,17 @@ Array = NDArray[np.generic]
 
 @dataclass(slots=True)
 class Spec:
-    """One tensor of the signature, as it goes into the report."""
+    """One tensor of the signature, as it goes into the report.
+
+    How an image becomes it is the uploader's word: it is used here and not reported.
+    """
 
     name: str
     dtype: str
     shape: list[int]
     columns: Sequence[str] = ()
     categories: Sequence[Any] = ()
+    image: ImageSpec | None = None
 
     def body(self) -> dict[str, Any]:
         """The plain form that ``registry.signature`` reads."""
@@ -48,6 +58,34 @@ class Spec:
         if self.categories:
             body["categories"] = list(self.categories)
         return body
+
+
+def with_images(inputs: Sequence[Spec], ask: Mapping[str, Any]) -> list[Spec]:
+    """Say of each input how an image becomes it, where the signature that was sent says so.
+
+    One that is sent and does not fit the model is left out here; the parent refuses it in words.
+    """
+    if not ask.get("signature_file"):
+        return list(inputs)
+    try:
+        body = json.loads(Path(str(ask["signature_file"])).read_text(encoding="utf-8"))
+        said = {one.name: one.image for one in signature_from_json(body).inputs}
+    except (PlatformError, ValueError):
+        return list(inputs)
+    return [replace(one, image=_fitting(one, said.get(one.name))) for one in inputs]
+
+
+def _fitting(spec: Spec, image: ImageSpec | None) -> ImageSpec | None:
+    if image is None:
+        return None
+    try:
+        return with_image(_tensor_spec(spec), image_to_json(image)).image
+    except PlatformError:
+        return None
+
+
+def _tensor_spec(spec: Spec) -> TensorSpec:
+    return TensorSpec(spec.name, Dtype(spec.dtype), tuple(spec.shape), image=spec.image)
 
 
 def try_model(
@@ -91,7 +129,10 @@ def try_model(
         "resident_bytes": int(model.resident_bytes),
         "latency_ms": latency,
     }
-    report.result["example"] = example_of(inputs, first)
+    example = example_of(inputs, first)
+    if example is not None and any(one.image is not None for one in inputs):
+        run(model, rows_of_example(json.dumps(example), inputs))
+    report.result["example"] = example
     return answer
 
 
@@ -241,17 +282,27 @@ def _latency(model: LoadedModel, row: Tensors) -> dict[str, float | int]:
 
 def example_of(inputs: Sequence[Spec], rows: Tensors) -> dict[str, Any] | None:
     """One row in the form the predict API takes; None if it would be too long to show."""
-    if sum(rows[one.name].size for one in inputs) > MOST_EXAMPLE_VALUES:
+    if sum(rows[one.name].size for one in inputs if one.image is None) > MOST_EXAMPLE_VALUES:
         return None
     if not _has_batch(inputs):
-        return {"inputs": {one.name: _json(rows[one.name]) for one in inputs}}
-    if len(inputs) == 1:
+        return {"inputs": {one.name: _sent_image(one) or _json(rows[one.name]) for one in inputs}}
+    if len(inputs) == 1 and inputs[0].image is None:
         return {"instances": [_json(rows[inputs[0].name][0])]}
     return {"instances": [{one.name: _cell(one, rows[one.name][0]) for one in inputs}]}
 
 
+def _sent_image(spec: Spec) -> dict[str, str] | None:
+    """An image of our own, since the rows are numbers that no file may give back."""
+    if spec.image is None:
+        return None
+    file = example_file(spec.image)
+    return encoded(file.content, file.claimed or "")
+
+
 def _cell(spec: Spec, value: Any) -> Any:
     """A column of width one is written as the bare value."""
+    if spec.image is not None:
+        return _sent_image(spec)
     plain = _json(value)
     return plain[0] if spec.shape == [-1, 1] else plain
 
@@ -275,23 +326,33 @@ def rows_of_example(text: str, inputs: Sequence[Spec]) -> dict[str, Array]:
     Raises:
         Refused: It does not fit; the message names the input.
     """
+    given = values_of_example(text, inputs)
+    return {one.name: _array(one, given) for one in inputs}
+
+
+def values_of_example(text: str, inputs: Sequence[Spec]) -> dict[str, Any]:
+    """The example's plain JSON values by input name, whatever their types and shapes.
+
+    Raises:
+        Refused: It is not in one of the two forms.
+    """
     remedy = 'Send {"instances": [...]} with a row, or {"inputs": {...}} with arrays by name.'
     try:
         body = json.loads(text)
     except ValueError as error:
         raise Refused("The example is not JSON.", remedy) from error
     if isinstance(body, Mapping) and isinstance(body.get("inputs"), Mapping):
-        given = dict(body["inputs"])
-    elif isinstance(body, Mapping) and isinstance(body.get("instances"), list):
-        given = _by_column(body["instances"], inputs)
-    else:
-        raise Refused("The example holds neither instances nor inputs.", remedy)
-    return {one.name: _array(one, given) for one in inputs}
+        return dict(body["inputs"])
+    if isinstance(body, Mapping) and isinstance(body.get("instances"), list):
+        return _by_column(body["instances"], inputs)
+    raise Refused("The example holds neither instances nor inputs.", remedy)
 
 
 def _by_column(instances: list[Any], inputs: Sequence[Spec]) -> dict[str, Any]:
     if not instances:
         raise Refused("The example holds no row.", "Send at least one row.")
+    if len(inputs) == 1 and is_sent_as_image(instances[0]) and inputs[0].name != "b64":
+        return {inputs[0].name: instances}
     if all(isinstance(row, Mapping) for row in instances):
         if len(inputs) == 1 and inputs[0].columns and inputs[0].name not in instances[0]:
             rows = [[row.get(name) for name in inputs[0].columns] for row in instances]
@@ -308,6 +369,8 @@ def _by_column(instances: list[Any], inputs: Sequence[Spec]) -> dict[str, Any]:
 
 
 def _array(spec: Spec, given: Mapping[str, Any]) -> Array:
+    if spec.image is not None and (images := _sent_images(given.get(spec.name))):
+        return _image_array(spec, spec.image, images)
     kind = np.dtype(object) if spec.dtype == "string" else np.dtype(spec.dtype)
     try:
         array = np.asarray(given[spec.name], dtype=kind)
@@ -324,3 +387,20 @@ def _array(spec: Spec, given: Mapping[str, Any]) -> Array:
             f"the model wants {spec.shape}."
         )
     return array
+
+
+def _sent_images(value: Any) -> list[Any]:
+    """The images among the values of an input; empty when they are numbers."""
+    values = value if isinstance(value, list) else [value]
+    return values if values and is_sent_as_image(values[0]) else []
+
+
+def _image_array(spec: Spec, image: ImageSpec, values: list[Any]) -> Array:
+    tensor, budget = _tensor_spec(spec), Budget()
+    most = most_images(image, tensor.dtype)
+    try:
+        arrays = [read_image(file_from(one), tensor, budget)[0] for one in values[:most]]
+    except WrongImage as error:
+        place = f"The example's image for input {clean(spec.name, 80)}"
+        raise Refused(f"{place} {clean(error.detail, 300)}") from error
+    return np.stack(arrays)

@@ -5,7 +5,7 @@ original gave: the process that converted has opened a hostile file and is not b
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.inference.engine.errors import ModelFailed
+from apps.inference.engine.protocol import LoadedModel
 from apps.inference.engine.types import Tensors
 from apps.inference.runtimes.frames import Frame, decode_all
 from apps.inference.runtimes.onnx import DTYPES, OnnxModel, OnnxRuntime
 from apps.inference.sandbox.report import Refused, Report, clean
-from apps.inference.sandbox.trial import BATCH, Spec, row_count, rows_of_example, run, try_model
+from apps.inference.sandbox.trial import (
+    BATCH,
+    Spec,
+    row_count,
+    rows_of_example,
+    run,
+    try_model,
+    with_images,
+)
 
 ARENA_BYTES = 1 << 30
 # Sizes to try for free inner axes: a short sequence, an image.
@@ -32,7 +41,7 @@ def run_stage(ask: Mapping[str, Any], report: Report) -> None:
         model = _load(path)
         took = time.perf_counter() - started
         noted.say(f"Loaded in {took:.2f} s.")
-    inputs = _inputs(model, report)
+    inputs = with_images(_inputs(model, report), ask)
     reference = _reference(ask.get("reference"))
     rows = _rows(ask, report, model, inputs, reference)
     answer = try_model(model, report, inputs=inputs, rows=rows, load_seconds=took)
@@ -94,7 +103,7 @@ def _rows(
             with report.check("example", title) as noted:
                 noted.say(f"{row_count(given)} row(s).")
             return _repeat(given, inputs)
-    return _generated(model, inputs)
+    return generated_rows(model, inputs)
 
 
 def _repeat(rows: Tensors, inputs: list[Spec]) -> Tensors:
@@ -113,7 +122,7 @@ def _repeat(rows: Tensors, inputs: list[Spec]) -> Tensors:
     return out
 
 
-def _generated(model: OnnxModel, inputs: list[Spec]) -> Tensors:
+def generated_rows(model: LoadedModel, inputs: Sequence[Spec]) -> Tensors:
     """Rows made up from types and shapes; free inner axes are tried in several sizes."""
     has_free = any(-1 in one.shape[1:] for one in inputs)
     failed: Refused | None = None
@@ -135,6 +144,8 @@ def _made_up(spec: Spec, size: int) -> NDArray[np.generic]:
     random = np.random.default_rng(7)
     shape = [BATCH if at == 0 and n == -1 else size if n == -1 else n
              for at, n in enumerate(spec.shape)]  # fmt: skip
+    if spec.image is not None:
+        shape[1:] = spec.image.array_shape
     if spec.dtype == "string":
         return np.full(shape, "a", dtype=object)
     kind = np.dtype(spec.dtype)

@@ -8,18 +8,18 @@ from django import forms
 from django.contrib import messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from unfold.decorators import action
 from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget
 from unfold.widgets import UnfoldAdminTextareaWidget as TextareaWidget
 
 from apps.accounts.admin.door import caller_of_request
 from apps.accounts.policies import Action, Thing, may
 from apps.accounts.selectors import teams_of
-from apps.core import words
+from apps.core import sentences, words
 from apps.core.admin import PlatformAdmin
 from apps.core.errors import PlatformError
 from apps.core.models import Event
-from apps.registry.states import Environment, ReleaseState, VersionState
+from apps.registry.states import ReleaseState, VersionState
 
 # What unfold calls the colour beside each state's word.
 LABELS = words.unfold_labels((*VersionState, *ReleaseState))
@@ -31,23 +31,25 @@ class ReasonForm(BaseDialogForm):  # type: ignore[misc]  # unfold ships no types
     )
 
 
-class ReleaseForm(ReasonForm):
-    environment = forms.ChoiceField(
-        choices=[(one.value, one.value) for one in reversed(Environment)],
-        widget=UnfoldAdminSelectWidget,
-    )
-    field_order = ("environment", "reason")
+def dialog(title: str, *, permission: str, says: str) -> Callable[[Any], Any]:
+    """Make a method an action of a row's page that asks for a reason first.
 
-
-class RollbackForm(ReasonForm):
-    to = forms.IntegerField(
-        required=False,
-        min_value=1,
-        label="Release",
-        widget=UnfoldAdminIntegerFieldWidget,
-        help_text="The release to go back to; left empty, the one that served before.",
+    Args:
+        title: Verb and object; the button, the dialog and its submit button say the same.
+        permission: ``has_<permission>_permission`` decides who sees it and who may do it.
+        says: What will change.
+    """
+    made: Callable[[Any], Any] = action(
+        description=title,
+        permissions=[permission],
+        dialog={
+            "title": title,
+            "description": says,
+            "form_class": ReasonForm,
+            "form_submit_text": title,
+        },
     )
-    field_order = ("to", "reason")
+    return made
 
 
 class RegistryAdmin(PlatformAdmin):
@@ -112,7 +114,7 @@ def history_table(events: Iterable[Event]) -> dict[str, Any]:
             (
                 words.ago(event.at),
                 event.actor_name,
-                words.event_words(event.verb, event.target_name),
+                sentences.headline(event),
                 event.reason or words.DASH,
             )
             for event in events

@@ -4,28 +4,30 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
 from unfold.decorators import action
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from apps.accounts.admin.door import caller_of_request
+from apps.accounts.admin.filters import TeamFilter
 from apps.accounts.policies import Action, Thing, may
 from apps.accounts.selectors import actor_of, teams_of
 from apps.core.errors import Invalid, PlatformError
-from apps.core.words import ago, link, size_words, table
+from apps.core.words import DASH, page_of, state_pill
 from apps.registry import selectors
-from apps.registry.admin.door import (
-    ReasonForm,
-    RegistryAdmin,
-    history_table,
-)
-from apps.registry.models import ModelVersion, RegisteredModel, Release
+from apps.registry.admin.door import ReasonForm, RegistryAdmin
+from apps.registry.admin.filters import InProductionFilter, NewestStateFilter
+from apps.registry.admin.model_page import SETTINGS as SETTINGS_TAB
+from apps.registry.admin.model_page import page_context
+from apps.registry.models import RegisteredModel
 from apps.registry.services import models
 from apps.registry.services.models import ModelChange
-from apps.registry.states import Environment, ReleaseState
+from apps.registry.snippets import upload_snippets
+from apps.registry.states import Environment
 
-SHOWN = 20
 SETTINGS = (
     "cache_seconds",
     "record",
@@ -46,6 +48,29 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for 
     class Meta:
         model = RegisteredModel
         fields = ("name", "team", "description", "tags", *SETTINGS)
+        labels = {
+            "description": "Model card",
+            "deadline_seconds": "Deadline (seconds)",
+            "cache_seconds": "Cache (seconds)",
+            "sample_share": "Share kept in full",
+            "full_spool": "When answers can no longer be recorded",
+            "redact": "Redacted fields",
+        }
+        help_texts = {
+            "description": "Markdown: what it foresees, what it was trained on, where it fails.",
+            "deadline_seconds": "How long a caller waits at the most; then the answer is 504.",
+            "sample_share": "With sample: the part of the calls kept in full, 0 to 1.",
+            "record": "full: inputs and outputs; digest: shape, type and SHA-256 only; sample: "
+            "some calls in full, the rest as digest.",
+            "full_spool": "required: no answer without its record; best_effort: answer anyway "
+            "and count what was not recorded.",
+            "redact": 'JSON object of input field to "drop" or "hash", applied before the '
+            'record is written: {"age": "hash"}.',
+        }
+        widgets = {
+            "description": UnfoldAdminTextareaWidget(attrs={"rows": 12}),
+            "redact": UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -79,43 +104,86 @@ def _said_by(check: Any) -> None:
         raise forms.ValidationError(error.message) from error
 
 
+MOST_TAGS = 6
+MADE = ((None, {"fields": ("name", "team", "description", "tags")}),)
+CHANGED = (
+    ("Card", {"fields": ("description", "tags")}),
+    (
+        "Answers",
+        {
+            "fields": ("deadline_seconds", "cache_seconds"),
+            "description": "The same in every environment; a change serves within seconds.",
+        },
+    ),
+    (
+        "Record",
+        {
+            "fields": ("record", "sample_share", "redact", "full_spool"),
+            "description": "What the prediction log keeps of each call.",
+        },
+    ),
+)
+
+
 @admin.register(RegisteredModel)
 class ModelAdmin(RegistryAdmin):
     team_path = "team"
     model_path = ""
     form = ModelForm
-    list_display = ("name", "team", "production", "newest", "created")
+    list_display = ("name", "team", "production", "newest", "traffic", "tags_shown")
     list_select_related = ("team",)
-    list_filter = ("team",)
-    search_fields = ("name",)
+    list_filter = (TeamFilter, NewestStateFilter, InProductionFilter)
+    search_fields = ("name", "team__name", "tags")
+    search_help_text = "Search by model, team or tag"
     ordering = ("name",)
     actions_detail = ("delete_model",)
-    change_form_outer_after_template = "admin/registry/model.html"
+    change_list_template = "admin/registry/models.html"
+    change_form_template = "admin/registry/model.html"
+    add_form_template = "admin/change_form.html"
 
     @admin.display(description="In production")
     def production(self, model: Any) -> str:
         arms = model.live_arms or []
-        return ", ".join(f"version {arm['version']}" for arm in arms) or "nothing"
+        words = ", ".join(f"version {arm['version']}" for arm in arms)
+        return format_html('<span class="mp-nowrap">{}</span>', words) if arms else "nothing"
 
-    @admin.display(description="Newest version")
+    @admin.display(description="Newest version", ordering="newest_number")
     def newest(self, model: Any) -> str:
         if model.newest_number is None:
             return "none yet"
-        return f"{model.newest_number} ({model.newest_state})"
+        pill = state_pill(model.newest_state)
+        return format_html('<span class="mp-row">{} {}</span>', model.newest_number, pill)
+
+    @admin.display(description="Requests, last hour")
+    def traffic(self, model: RegisteredModel) -> str:
+        # Filled by one request for the whole list: traffic is known one floor above.
+        return format_html(
+            '<span id="cell-model-rates-{}" data-cell="{}" class="mp-nowrap">{}</span>',
+            model.name,
+            model.name,
+            DASH,
+        )
+
+    @admin.display(description="Tags")
+    def tags_shown(self, model: RegisteredModel) -> str:
+        tags = ((tag,) for tag in model.tags[:MOST_TAGS])
+        return format_html_join(" ", '<span class="mp-tag">{}</span>', tags) or DASH
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RegisteredModel]:
-        live = Release.objects.filter(
-            endpoint__model=OuterRef("pk"),
-            endpoint__environment=Environment.PRODUCTION,
-            state=ReleaseState.LIVE,
-        )
-        newest = ModelVersion.objects.filter(model=OuterRef("pk")).order_by("-number")
-        rows: QuerySet[RegisteredModel] = super().get_queryset(request)
-        return rows.annotate(
-            live_arms=Subquery(live.values("arms")[:1]),
-            newest_number=Subquery(newest.values("number")[:1]),
-            newest_state=Subquery(newest.values("state")[:1]),
-        )
+        return selectors.models_for_list(super().get_queryset(request))
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        reply: Any = super().changelist_view(request, extra_context)
+        shown = getattr(reply, "context_data", None) or {}
+        if "cl" in shown:
+            shown["shown_names"] = ",".join(row.name for row in shown["cl"].result_list)
+            shown["may_upload"] = self.has_add_permission(request)
+            host = request.build_absolute_uri("/")
+            shown["upload_snippets"] = upload_snippets(host=host, model="my-model")
+        found: HttpResponse = reply
+        return found
 
     def thing_of(self, row: RegisteredModel) -> Thing:
         return Thing(row.team_id, row.name)
@@ -128,11 +196,8 @@ class ModelAdmin(RegistryAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.allows(request, Action.MODEL_WRITE, obj)
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ModelForm.Meta.fields if obj else ("name", "team", "description", "tags")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("name", "team") if obj else ()
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> tuple[Any, ...]:
+        return CHANGED if obj else MADE
 
     def formfield_for_foreignkey(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         if db_field.name == "team":
@@ -169,17 +234,38 @@ class ModelAdmin(RegistryAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         context = dict(extra_context or {})
-        if object_id and request.method == "GET":
-            found = self.get_queryset(request).filter(pk=object_id).first()
-            context |= _page(found) if found is not None else {}
+        found = self.get_queryset(request).filter(pk=object_id).first() if object_id else None
+        if found is not None:
+            context |= page_context(request, found)
+            context["may_upload"] = self._may_upload(request, found)
+            context |= {
+                "title": found.name,
+                "show_save_and_add_another": False,
+                "show_save_and_continue": False,
+            }
         try:
             reply: HttpResponse = super().changeform_view(request, object_id, form_url, context)
         except PlatformError as error:
             if request.method != "POST":
                 raise
             self.message_user(request, error.message, messages.ERROR)
-            return HttpResponseRedirect(request.path)
+            return HttpResponseRedirect(request.get_full_path())
         return reply
+
+    def response_change(self, request: HttpRequest, obj: RegisteredModel) -> HttpResponse:
+        """Stay on the page whose settings were saved."""
+        self.message_user(request, f"The settings of {obj.name} are saved.", messages.SUCCESS)
+        return HttpResponseRedirect(f"{page_of(obj)}?tab={SETTINGS_TAB}")
+
+    def response_add(
+        self, request: HttpRequest, obj: RegisteredModel, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """Go to the page of the model that was made: its first version is the next step."""
+        self.message_user(request, f"The model {obj.name} is made.", messages.SUCCESS)
+        return HttpResponseRedirect(page_of(obj))
+
+    def _may_upload(self, request: HttpRequest, model: RegisteredModel) -> bool:
+        return may(caller_of_request(request), Action.VERSION_UPLOAD, self.thing_of(model))
 
     def has_delete_model_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         if obj is None or not self.allows(request, Action.MODEL_WRITE, obj):
@@ -211,46 +297,5 @@ class ModelAdmin(RegistryAdmin):
             return f"{model.name} is deleted."
 
         self.done(request, act, back_to=model)
-        url = "../../../"
-        return HttpResponse(headers={"HX-Redirect": request.build_absolute_uri(url)})
-
-
-def _page(model: RegisteredModel) -> dict[str, Any]:
-    """Endpoints, versions and history below the form."""
-    endpoints = selectors.endpoints_of(model)
-    versions = selectors.versions_of(model)[:SHOWN]
-    return {
-        "endpoints": table(
-            ("Environment", "Serves", "Release", "Since", "Why"),
-            (_endpoint_row(endpoint) for endpoint in endpoints),
-        ),
-        "versions": table(
-            ("Version", "State", "Format", "Size", "Aliases", "Uploaded"),
-            (
-                (
-                    link(version, f"Version {version.number}"),
-                    version.state,
-                    version.format or "-",
-                    size_words(version.size),
-                    ", ".join(alias.name for alias in version.aliases.all()) or "-",
-                    ago(version.created),
-                )
-                for version in versions
-            ),
-        ),
-        "events": history_table(selectors.history_of(model)[:SHOWN]),
-    }
-
-
-def _endpoint_row(endpoint: Any) -> tuple[object, ...]:
-    live = endpoint.live[0] if endpoint.live else None
-    if live is None:
-        return (link(endpoint, endpoint.environment), "nothing", "-", "-", "-")
-    arms = ", ".join(f"version {arm.version} ({arm.share:.0%})" for arm in live.typed_arms())
-    return (
-        link(endpoint, endpoint.environment),
-        arms,
-        link(live, f"Release {live.number}"),
-        ago(live.decided),
-        live.reason,
-    )
+        url = reverse("admin:registry_registeredmodel_changelist")
+        return HttpResponse(headers={"HX-Redirect": url})

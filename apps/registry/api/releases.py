@@ -4,7 +4,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema, extend_schema_view
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -16,6 +17,7 @@ from apps.accounts.selectors import actor_of
 from apps.core.api.pagination import NewestFirst
 from apps.core.api.schema import problems
 from apps.registry import selectors
+from apps.registry.api.moments import moment_of
 from apps.registry.api.reach import model_for
 from apps.registry.api.serializers import (
     EndpointSerializer,
@@ -42,7 +44,15 @@ class EndpointView(APIView):
     @extend_schema(
         operation_id="read_endpoint",
         summary="What serves in an environment, and how it came to that",
-        responses={200: EndpointSerializer, **problems(401, 403, 404)},
+        description="With `at`, the answer's `served_at` says what served at that moment.",
+        parameters=[
+            OpenApiParameter(
+                "at",
+                OpenApiTypes.DATETIME,
+                description="A moment, ISO 8601; without a zone it is UTC.",
+            )
+        ],
+        responses={200: EndpointSerializer, **problems(400, 401, 403, 404)},
         tags=["releases"],
     )
     def get(self, request: Request, model: str, environment: str) -> Response:
@@ -57,8 +67,22 @@ class EndpointView(APIView):
             "live": selectors.live_release(endpoint),
             "newest": newest,
             "events": selectors.history_of_releases(newest)[: 3 * NEWEST],
+            "served_at": _served_at(endpoint, request.query_params.get("at", "")),
         }
         return Response(EndpointSerializer(body).data)
+
+
+def _served_at(endpoint: Endpoint, asked: str) -> dict[str, Any] | None:
+    if not asked:
+        return None
+    moment = moment_of(asked)
+    served = selectors.served_at(endpoint, moment)
+    return {
+        "at": moment,
+        "release": served.release if served else None,
+        "since": served.since if served else None,
+        "until": served.until if served else None,
+    }
 
 
 class ReleasesView(APIView):

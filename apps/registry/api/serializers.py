@@ -298,6 +298,15 @@ class EventSerializer(serializers.ModelSerializer[Event]):
         fields = ("at", "verb", "actor_name", "reason", "facts")
 
 
+class ServedAtSerializer(serializers.Serializer[Any]):
+    """What served at a moment: nothing before the first release."""
+
+    at = serializers.DateTimeField()
+    release = ReleaseSerializer(allow_null=True)
+    since = serializers.DateTimeField(allow_null=True)
+    until = serializers.DateTimeField(allow_null=True, help_text="Null while it serves still.")
+
+
 class EndpointSerializer(serializers.Serializer[Any]):
     """An endpoint, what is live there, and its newest releases and events."""
 
@@ -307,6 +316,9 @@ class EndpointSerializer(serializers.Serializer[Any]):
     release = ReleaseSerializer(source="live", allow_null=True)
     releases = ReleaseSerializer(many=True, source="newest")
     history = EventSerializer(many=True, source="events")
+    served_at = ServedAtSerializer(
+        allow_null=True, help_text="What served at the moment asked for with `at`, else null."
+    )
 
 
 class UploadSerializer(serializers.Serializer[Any]):

@@ -438,7 +438,7 @@ class _Upload:
         """Refuse a file that carries code from somebody who may not send one."""
         if not target.may_carry_code and uploads.carries_code(file.head):
             raise NotAllowed(
-                "This file can run code when it is opened (pickle, joblib or skops), and you do "
+                "This file can run code when it is opened (pickle, joblib or PyTorch), and you do "
                 "not have the permission to upload such files. Export the model to ONNX, or ask "
                 "a maintainer of the team to upload it."
             )

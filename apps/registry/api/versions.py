@@ -167,8 +167,16 @@ class ArtifactView(APIView):
 
 def _attachment(version: ModelVersion, role: str) -> str:
     """Name the download ourselves: the uploader's file name is a stranger's text."""
-    endings = {"onnx": ".onnx", "pickle": ".pkl", "joblib": ".joblib", "skops": ".skops"}
-    kind = version.runtime if role == Artifact.Role.SERVED else version.container
+    endings = {
+        "onnx": ".onnx",
+        "pickle": ".pkl",
+        "joblib": ".joblib",
+        "skops": ".skops",
+        "torchscript": ".pt",
+        "pt2": ".pt2",
+    }
+    is_converted = role == Artifact.Role.SERVED and version.runtime == "onnx"
+    kind = "onnx" if is_converted else version.container
     ending = ".json" if role == Artifact.Role.METADATA else endings.get(kind, ".bin")
     return f'attachment; filename="{version.model.name}-{version.number}{ending}"'
 

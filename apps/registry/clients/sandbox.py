@@ -13,7 +13,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -39,9 +39,42 @@ DOING = {
     "verify-onnx": "running the model",
     "convert-sklearn": "opening and converting the model",
     "measure-native": "running the model in scikit-learn",
+    "convert-torch": "opening and converting the program",
+    "measure-torch": "running the program in PyTorch",
 }
-OUTPUTS = {"onnx-check": "model.onnx", "convert-sklearn": "model.onnx"}
+# What the stages leave in their folders: a rewritten or converted graph, and the answers of the
+# original.
+GRAPH = "model.onnx"
 REFERENCE = "reference.frame"
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """How files of one library are opened, and what helps when they cannot be served as ONNX."""
+
+    name: str
+    convert: str
+    measure: str
+    remedy: str
+    way_out: str
+
+
+NATIVE: dict[Format, Native] = {
+    Format.SKLEARN: Native(
+        name="scikit-learn",
+        convert="convert-sklearn",
+        measure="measure-native",
+        remedy="Use steps that skl2onnx supports to have it served as ONNX.",
+        way_out="Change the model to steps that convert, upload an ONNX file,",
+    ),
+    Format.TORCH: Native(
+        name="PyTorch",
+        convert="convert-torch",
+        measure="measure-torch",
+        remedy="Use operators that torch.onnx supports to have it served as ONNX.",
+        way_out="Change the model to operators that convert, upload an ONNX file,",
+    ),
+}
 
 
 class CheckState(StrEnum):
@@ -126,6 +159,8 @@ def inspect_upload(
     policy: Policy,
     declared_format: str | None = None,
     example: bytes | None = None,
+    signature: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Verdict]:
     """Judge one uploaded file.
 
@@ -138,11 +173,16 @@ def inspect_upload(
         policy: What is allowed.
         declared_format: What the uploader says it is, if anything.
         example: A JSON document with one or more rows, if given.
+        signature: What the uploader says of inputs and outputs, as stored; no file says how an
+            image becomes an input, and a TorchScript file says nothing of them.
+        tell: Hears what is being done, in words, as each stage begins.
     """
     with work_folder(policy.folder) as folder:
         # Only to be passed through: a stage may run as a user of its own (its folder stays 0700).
         folder.chmod(0o711)
         inspection = _Inspection(file.resolve(), display_name, policy, declared_format, folder)
+        inspection.declared_signature = signature
+        inspection.tell = tell
         inspection.take_example(example)
         try:
             inspection.judge()
@@ -183,12 +223,14 @@ class _Inspection:
     declared: str | None
     folder: Path
     example: str | None = None
+    declared_signature: Mapping[str, Any] | None = None
     checks: list[Check] = field(default_factory=list)
     body: dict[str, Any] = field(default_factory=dict)
     served: Path | None = None
     signature: Signature | None = None
     reason: str | None = None
     stages: int = 0
+    tell: Callable[[str], None] | None = None
 
     def take_example(self, example: bytes | None) -> None:
         if not example:
@@ -219,7 +261,7 @@ class _Inspection:
         if kind is Format.ONNX:
             self._judge_onnx()
         else:
-            self._judge_sklearn(container)
+            self._judge_code(kind, container)
 
     def reject(self, reason: str) -> None:
         self.reason = reason
@@ -250,37 +292,38 @@ class _Inspection:
         self._keep(checked)
         served = self.file
         if checked.result.get("rewritten") is True:
-            served = _plain_file(checked.folder / OUTPUTS["onnx-check"])
+            served = _plain_file(checked.folder / GRAPH)
         tried = self._stage("verify-onnx", {"file": str(served)}, [served], with_example=True)
         self._keep(tried)
         self.body["metadata"] = _metadata(checked.result.get("metadata"))
         self._accept(served, "onnx", tried)
 
-    # -- scikit-learn --------------------------------------------------------------------------
+    # -- scikit-learn and PyTorch --------------------------------------------------------------
 
-    def _judge_sklearn(self, container: Container) -> None:
-        if container is not Container.SKOPS:
+    def _judge_code(self, kind: Format, container: Container) -> None:
+        """Convert what may run code, behind walls; else measure it as it is."""
+        if container in {Container.PICKLE, Container.JOBLIB}:
             self._scan()
         ask = {"file": str(self.file), "tolerance": TOLERANCE, "needs_walls": True}
-        opened = self._stage("convert-sklearn", ask, [self.file], with_example=True)
+        opened = self._stage(NATIVE[kind].convert, ask, [self.file], with_example=True)
         self._keep(opened)
         self.body["metadata"] = _metadata(opened.result.get("metadata"))
         try:
             self._prove(opened)
         except _NoConversion as error:
-            self._judge_native(error.reason)
+            self._judge_native(kind, error.reason)
 
     def _prove(self, opened: _Stage) -> None:
         """Put the converted graph through all checks, and compute its answers again."""
         conversion = opened.result.get("conversion")
         if not isinstance(conversion, Mapping):
             raise _NoConversion(_text(opened.result.get("not_convertible")) or "No reason given.")
-        served = _plain_file(opened.folder / OUTPUTS["convert-sklearn"])
+        served = _plain_file(opened.folder / GRAPH)
         reference = _plain_file(opened.folder / REFERENCE)
         checked = self._stage("onnx-check", {"file": str(served)}, [served])
         self._keep_for_conversion(checked)
         ask = {"file": str(served), "reference": str(reference), "tolerance": TOLERANCE}
-        tried = self._stage("verify-onnx", ask, [served, reference])
+        tried = self._stage("verify-onnx", ask, [served, reference], with_example=True)
         self._keep_for_conversion(tried)
         parity = tried.result.get("parity")
         if not isinstance(parity, Mapping) or parity.get("agrees") is not True:
@@ -304,27 +347,28 @@ class _Inspection:
         }
         self._accept(served, "onnx", tried, described=opened.result.get("inputs"))
 
-    def _judge_native(self, why: str) -> None:
+    def _judge_native(self, kind: Format, why: str) -> None:
         """Measure the file as it is, where the operator has it served so."""
+        native = NATIVE[kind]
         self.checks.append(
             Check(
                 "conversion",
                 "It can be converted to ONNX",
                 CheckState.WARNING,
                 why,
-                "Use steps that skl2onnx supports to have it served as ONNX.",
+                native.remedy,
             )
         )
-        if Format.SKLEARN.value not in self.policy.native_formats:
+        if kind.value not in self.policy.native_formats:
             raise _Rejected(
-                f"The model cannot be served as ONNX: {why} Native scikit-learn files are not "
-                "served by this installation. Change the model to steps that convert, upload an "
-                "ONNX file, or ask the operator to add sklearn to MLP_NATIVE_FORMATS."
+                f"The model cannot be served as ONNX: {why} Native {native.name} files are not "
+                f"served by this installation. {native.way_out} or ask the operator to add "
+                f"{kind.value} to MLP_NATIVE_FORMATS."
             )
         ask = {"file": str(self.file), "needs_walls": True}
-        tried = self._stage("measure-native", ask, [self.file], with_example=True)
+        tried = self._stage(native.measure, ask, [self.file], with_example=True)
         self._keep(tried)
-        self._accept(self.file, "sklearn", tried)
+        self._accept(self.file, kind.value, tried)
 
     def _scan(self) -> None:
         """Ask the scanner; whatever happens to it, its finding is advice."""
@@ -412,12 +456,18 @@ class _Inspection:
     ) -> _Stage:
         """Run one stage in a folder of its own below this inspection's."""
         self.stages += 1
+        if self.tell is not None:
+            self.tell(DOING[name][0].upper() + DOING[name][1:])
         work = self.folder / f"{self.stages}-{name}"
         work.mkdir(mode=0o700)
         if with_example and self.example is not None:
             (work / "example.json").write_text(self.example, encoding="utf-8")
             (work / "example.json").chmod(0o644)
             ask = {**ask, "example_file": "example.json"}
+        if self.declared_signature is not None:
+            (work / "signature.json").write_text(json.dumps(self.declared_signature))
+            (work / "signature.json").chmod(0o644)
+            ask = {**ask, "signature_file": "signature.json"}
         seconds = self.policy.stage_seconds
         limits = Limits.for_file(_size(reads), cpu_seconds=math.ceil(seconds) + 5)
         args = [name, "--ask", json.dumps(ask)]

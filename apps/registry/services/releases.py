@@ -19,6 +19,7 @@ from apps.core.errors import Conflict, FieldProblem, Invalid, NotAllowed, NotFou
 from apps.core.events import Actor
 from apps.registry import selectors
 from apps.registry.models import Endpoint, ModelVersion, Release
+from apps.registry.release_checks import with_share
 from apps.registry.services import entries
 from apps.registry.snapshot import Arm, ArmRole, arm_to_json
 from apps.registry.states import RELEASABLE, Environment, ReleaseState, may_decide
@@ -324,6 +325,16 @@ def _check_versions(endpoint: Endpoint, arms: Sequence[Arm]) -> None:
 
 def _check_memory(endpoint: Endpoint, versions: Iterable[ModelVersion]) -> None:
     """Refuse what would never fit: required versions stay loaded in every serving process."""
+    needed = memory_needed(endpoint, versions)
+    if needed > settings.POOL_BYTES:
+        raise Conflict(
+            f"With this release the models that must stay loaded need {needed // 1024**2} MB; "
+            f"a serving process has {settings.POOL_BYTES // 1024**2} MB (MLP_POOL_MB)."
+        )
+
+
+def memory_needed(endpoint: Endpoint, versions: Iterable[ModelVersion]) -> int:
+    """Return the bytes that all required models take when these versions serve at an endpoint."""
     others = Release.objects.filter(
         state=ReleaseState.LIVE,
         endpoint__required=True,
@@ -336,12 +347,7 @@ def _check_memory(endpoint: Endpoint, versions: Iterable[ModelVersion]) -> None:
         "model_id", "number", "resident_bytes"
     )
     taken = sum(size for model_id, number, size in rows if number in wanted[model_id])
-    needed = taken + sum(version.resident_bytes for version in versions)
-    if needed > settings.POOL_BYTES:
-        raise Conflict(
-            f"With this release the models that must stay loaded need {needed // 1024**2} MB; "
-            f"a serving process has {settings.POOL_BYTES // 1024**2} MB (MLP_POOL_MB)."
-        )
+    return taken + sum(version.resident_bytes for version in versions)
 
 
 def _planned(endpoint: Endpoint, plan: Plan) -> dict[str, Any]:
@@ -414,7 +420,7 @@ def _announce(
         "environment": release.endpoint.environment,
         "number": release.number,
         "arms": [
-            {"version": arm.version, "role": arm.role.value, "share": arm.share}
+            {"version": arm.version, "role": arm.role.value, "share": round(arm.share, 9)}
             for arm in release.typed_arms()
         ],
     }
@@ -423,6 +429,8 @@ def _announce(
         facts["replaced_versions"] = sorted(replaces.version_numbers)
     if release.rolled_back_to is not None:
         facts["rolled_back_to"] = release.rolled_back_to.number
+    if release.approver_name and verb == "release.live":
+        facts |= {"asked_by": release.actor_name, "asked_because": release.reason}
     events.record(
         verb,
         actor=actor,
@@ -440,6 +448,26 @@ def _served_once(endpoint: Endpoint, number: int) -> Release:
     if target.state != ReleaseState.REPLACED:
         raise Conflict(f"Release {number} never served, so there is nothing to go back to.")
     return target
+
+
+def arms_with(live: Release | None, version: int, percent: int) -> tuple[Arm, ...]:
+    """Return arms in which a version has so many percent and the live ones share the rest.
+
+    Raises:
+        Invalid: Less than all was asked for where nothing else serves.
+    """
+    if percent == 100:
+        return primary(version)
+    now = live.typed_arms() if live else ()
+    return arms_by_share(with_share(now, version, percent / 100))
+
+
+def rollback_target(endpoint: Endpoint) -> Release | None:
+    """Return what a roll-back without a number goes back to, if anything."""
+    try:
+        return _before(endpoint, selectors.live_release(endpoint))
+    except Conflict:
+        return None
 
 
 def _before(endpoint: Endpoint, live: Release | None) -> Release:

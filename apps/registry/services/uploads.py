@@ -21,6 +21,7 @@ from apps.core import events, ids, storage, work
 from apps.core.errors import Conflict, FieldProblem, Invalid, NotFound
 from apps.core.events import Actor
 from apps.core.models import Work
+from apps.registry import formats
 from apps.registry.models import ModelVersion, RegisteredModel
 from apps.registry.services import models
 from apps.registry.signature import signature_from_json
@@ -35,8 +36,9 @@ FORGOTTEN = timedelta(minutes=10)
 MAX_FACTS_BYTES = 64 * 1024
 MAX_DESCRIPTION = 64 * 1024
 # What people call the formats; "auto" is the same as saying nothing.
-FORMATS = frozenset({"auto", "joblib", "onnx", "pickle", "scikit-learn", "sklearn"})
-# How pickles, plain and compressed, begin. A zip may be skops, which carries no code.
+FORMATS = frozenset({"auto", *formats.SAID})
+# How pickles, plain and compressed, begin. A zip may be skops, which carries no code; the sandbox,
+# which reads its list of members, refuses a PyTorch one.
 CODE_HEADS = (
     *(bytes((0x80, protocol)) for protocol in range(2, 6)),
     b"\x1f\x8b",
@@ -153,7 +155,7 @@ def receive_version(
         size=file.size,
         filename=version.filename,
     )
-    work.enqueue(VALIDATE, version_id=version.pk)
+    work.enqueue(VALIDATE, subject=version, version_id=version.pk)
     return version
 
 
@@ -314,6 +316,6 @@ def _ask_again() -> int:
     asked = 0
     for version in waiting.order_by("id")[:100]:
         with transaction.atomic():
-            work.enqueue(VALIDATE, version_id=version.pk)
+            work.enqueue(VALIDATE, subject=version, version_id=version.pk)
         asked += 1
     return asked

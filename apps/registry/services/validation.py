@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from apps.core import storage
+from apps.core import storage, work
 from apps.core.errors import Conflict, Invalid
 from apps.core.events import Actor
 from apps.registry import selectors
@@ -107,6 +107,7 @@ def _give_back(version: ModelVersion) -> None:
 
 
 def _fetch_and_judge(version: ModelVersion, file: Path, inspect: Inspect) -> None:
+    work.report("Fetching the file")
     try:
         digest = storage.fetch(version.incoming_key, file)
     except FileNotFoundError:
@@ -122,11 +123,14 @@ def _fetch_and_judge(version: ModelVersion, file: Path, inspect: Inspect) -> Non
         policy=_policy(version),
         declared_format=version.declared_format or None,
         example=example,
+        signature=version.declared_signature,
+        tell=work.report,
     ) as verdict:
         finding = _finding(version, verdict)
         if finding.signature is None or verdict.served is None:
             _reject(version, finding.reason, finding.report)
             return
+        work.report("Storing the files")
         kept = _store(version, file, verdict.served)
         try:
             _accept(version, finding, finding.signature, *kept)
@@ -176,7 +180,10 @@ def _check(state: str, message: str, remedy: str) -> dict[str, Any]:
 
 
 def _declared(found: Signature, declared: Signature) -> Signature:
-    """Take bounds, categories and column names from the uploader; the rest the file decides."""
+    """Take from the uploader what no file says: bounds, categories, column names, images, classes.
+
+    Names, types and shapes are the file's own, and what was sent must agree with them.
+    """
     return Signature(
         inputs=_merged("input", found.inputs, declared.inputs),
         outputs=_merged("output", found.outputs, declared.outputs),
@@ -208,6 +215,8 @@ def _merged_spec(side: str, found: TensorSpec, said: TensorSpec) -> TensorSpec:
         minimum=found.minimum if said.minimum is None else said.minimum,
         maximum=found.maximum if said.maximum is None else said.maximum,
         categories=said.categories or found.categories,
+        image=said.image,
+        classes=said.classes,
     )
 
 
@@ -271,7 +280,7 @@ def _accept(
                 "resident_bytes": report["measurements"]["resident_bytes"],
                 "signature": signature_to_json(signature),
                 # One row to try it with: the uploader's, else one that validation made.
-                "example": report.get("example") if version.example is None else version.example,
+                "example": _example(version, report),
             },
         )
         # Behind the compare-and-set: only the winner writes the one name without a digest.
@@ -282,6 +291,15 @@ def _accept(
         )
         _drop_incoming_after_commit(version)
         entries.put_version(selectors.find_version(version.model, version.number))
+
+
+def _example(version: ModelVersion, report: Mapping[str, Any]) -> Any:
+    """Keep the uploader's example unless validation could not read it."""
+    refused = any(
+        one.get("name") == "example" and one.get("state") == "warning"
+        for one in report.get("checks", ())
+    )
+    return report.get("example") if version.example is None or refused else version.example
 
 
 def _columns(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.accounts import keys as format_of_keys
@@ -141,40 +143,62 @@ def test_nobody_is_deleted(boss: User, team: Team) -> None:
 # -- teams ---------------------------------------------------------------------------------------
 
 
-def members_form(*rows: dict[str, Any], initial: int = 0, **more: Any) -> dict[str, Any]:
-    form: dict[str, Any] = {
-        "memberships-TOTAL_FORMS": len(rows),
-        "memberships-INITIAL_FORMS": initial,
-        **more,
-    }
-    for number, row in enumerate(rows):
-        form |= {f"memberships-{number}-{name}": value for name, value in row.items()}
-    return form
-
-
 def test_a_team_and_its_members_are_made_by_the_actions(boss: User) -> None:
     ada = make_user("ada")
-    form = members_form({"user": ada.pk, "role": "viewer"}, slug="red", name="Red")
-    assert page(boss).post("/admin/accounts/team/add/", form).status_code == 302
+    client = page(boss)
+    assert (
+        client.post("/admin/accounts/team/add/", {"slug": "red", "name": "Red"}).status_code == 302
+    )
     red = Team.objects.get(slug="red")
+    client.post(f"/admin/accounts/team/{red.pk}/members/", {"user": "ada", "role": "viewer"})
     assert entry(ada).roles == {red.pk: Role.VIEWER}
     verbs = Event.objects.filter(team_id=red.pk).order_by("id").values_list("verb", flat=True)
     assert list(verbs) == ["team.created", "member.added"]
 
 
+def test_a_member_is_added_by_email_address_and_a_stranger_is_named(boss: User, team: Team) -> None:
+    ada = make_user("ada")
+    client = page(boss)
+    members = f"/admin/accounts/team/{team.pk}/members/"
+    client.post(members, {"user": ada.email.upper(), "role": "viewer"})
+    assert entry(ada).roles == {team.pk: Role.VIEWER}
+    reply = client.post(members, {"user": "nobody", "role": "viewer"}, follow=True)
+    assert "Nobody is called `nobody`." in reply.content.decode()
+
+
 def test_roles_change_and_members_leave_by_the_actions(boss: User, team: Team) -> None:
     ada, eve = make_member(team, Role.VIEWER, "ada"), make_member(team, Role.VIEWER, "eve")
     rows = {one.user_id: one.pk for one in Membership.objects.all()}
-    form = members_form(
-        {"id": rows[ada.pk], "team": team.pk, "role": "maintainer"},
-        {"id": rows[eve.pk], "team": team.pk, "role": "viewer", "DELETE": "on"},
-        initial=2,
-        name="Blue",
-    )
-    assert page(boss).post(f"/admin/accounts/team/{team.pk}/change/", form).status_code == 302
+    members = f"/admin/accounts/team/{team.pk}/members"
+    client = page(boss)
+    client.post(f"{members}/{rows[ada.pk]}/role/", {"role": "maintainer"})
+    client.post(f"{members}/{rows[eve.pk]}/remove/")
     assert entry(ada).roles == {team.pk: Role.MAINTAINER}
     assert entry(eve).roles == {}
     assert Membership.objects.get().user == ada
+
+
+@pytest.mark.parametrize("do", ["members/", "members/{pk}/role/", "members/{pk}/remove/"])
+def test_only_who_manages_a_team_changes_its_members(team: Team, do: str) -> None:
+    eve = make_member(team, Role.VIEWER, "eve")
+    pk = Membership.objects.get(user=eve).pk
+    url = f"/admin/accounts/team/{team.pk}/{do.format(pk=pk)}"
+    form = {"user": "eve", "role": "maintainer"}
+    stranger = staff(make_team("red"), Role.MAINTAINER, "mallory")
+    for user in (staff(team, Role.CONTRIBUTOR, "con"), stranger):
+        assert page(user).post(url, form).status_code == 404
+    assert Client().post(url, form).status_code == 302
+    assert page(staff(team, Role.MAINTAINER, "ada")).get(url).status_code == 405
+    assert entry(eve).roles == {team.pk: Role.VIEWER}
+
+
+def test_a_member_of_another_team_is_not_reached_through_ones_own(team: Team) -> None:
+    red = make_team("red")
+    eve = make_member(red, Role.VIEWER, "eve")
+    pk = Membership.objects.get(user=eve).pk
+    client = page(staff(team, Role.MAINTAINER, "ada"))
+    client.post(f"/admin/accounts/team/{team.pk}/members/{pk}/remove/")
+    assert entry(eve).roles == {red.pk: Role.VIEWER}
 
 
 def test_a_maintainer_manages_the_own_team_and_sees_no_other(team: Team) -> None:
@@ -182,7 +206,7 @@ def test_a_maintainer_manages_the_own_team_and_sees_no_other(team: Team) -> None
     ada, viv = staff(team, Role.MAINTAINER, "ada"), staff(team, Role.VIEWER, "viv")
     assert "Red" not in page(ada).get("/admin/accounts/team/").content.decode()
     assert page(ada).get(f"/admin/accounts/team/{red.pk}/change/").status_code == 302
-    form = members_form(name="Azure")
+    form = {"name": "Azure"}
     assert page(viv).post(f"/admin/accounts/team/{team.pk}/change/", form).status_code == 403
     assert page(ada).post(f"/admin/accounts/team/{team.pk}/change/", form).status_code == 302
     assert page(ada).get("/admin/accounts/team/add/").status_code == 403
@@ -199,7 +223,6 @@ def test_whoever_is_no_staff_sees_no_page(team: Team) -> None:
 
 
 def wish(team: Team, **more: Any) -> dict[str, Any]:
-    end = timezone.now() + timedelta(days=30)
     return {
         "name": "mine",
         "team": team.pk,
@@ -207,8 +230,7 @@ def wish(team: Team, **more: Any) -> dict[str, Any]:
         "scopes": ["predict"],
         "environments": ["production"],
         "model_names": "wine, iris",
-        "expires_at_0": end.date().isoformat(),
-        "expires_at_1": "12:00:00",
+        "life": "30",
     } | more
 
 
@@ -234,7 +256,8 @@ def test_a_key_made_on_the_page_is_shown_once(team: Team) -> None:
     [
         ({"scopes": ["admin:*"]}, "Only a maintainer"),
         ({"kind": "test"}, "A test key never reaches production."),
-        ({"expires_at_0": "2020-01-01"}, "within two years"),
+        ({"life": "date", "expires_on": "2020-01-01"}, "within two years"),
+        ({"life": "date"}, "Choose the date"),
         ({"scopes": []}, "This field is required."),
     ],
 )
@@ -245,6 +268,61 @@ def test_a_key_that_cannot_be_is_refused_on_the_form(
     reply = page(ada).post("/admin/accounts/apikey/add/", wish(team, **more))
     assert words in reply.content.decode()
     assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize(("life", "days"), [("30", 30), ("90", 90), ("365", 365)])
+def test_a_key_lives_as_long_as_was_chosen(team: Team, life: str, days: int) -> None:
+    page(staff(team, Role.CONTRIBUTOR, "ada")).post(
+        "/admin/accounts/apikey/add/", wish(team, life=life)
+    )
+    away = ApiKey.objects.get().expires_at - timezone.now()
+    assert timedelta(days=days - 1) < away <= timedelta(days=days)
+
+
+def test_the_list_of_keys_asks_no_question_per_row(boss: User, team: Team) -> None:
+    client = page(boss)
+    make_key(team, make_member(team, Role.CONTRIBUTOR))
+    client.get("/admin/accounts/apikey/")
+    with CaptureQueriesContext(connection) as few:
+        client.get("/admin/accounts/apikey/")
+    for _ in range(5):
+        make_key(team, make_member(team, Role.CONTRIBUTOR))
+    with CaptureQueriesContext(connection) as many:
+        reply = client.get("/admin/accounts/apikey/")
+    assert reply.content.decode().count('id="cell-key-calls-') == 6
+    assert len(many) == len(few)
+
+
+@pytest.mark.parametrize("state", ["active", "expires soon", "expired", "revoked"])
+def test_keys_are_found_by_their_state(boss: User, team: Team, state: str) -> None:
+    now = timezone.now()
+    ends = {"expires soon": now + timedelta(days=3), "expired": now - timedelta(days=1)}
+    made = {}
+    for one in ("active", "expires soon", "expired", "revoked"):
+        key, _ = make_key(team, make_member(team, Role.CONTRIBUTOR))
+        revoked = now if one == "revoked" else None
+        end = ends.get(one, key.expires_at)
+        ApiKey.objects.filter(pk=key.pk).update(expires_at=end, revoked_at=revoked)
+        made[one] = key.pk
+    shown = page(boss).get("/admin/accounts/apikey/", {"state": state}).content.decode()
+    assert {one for one, pk in made.items() if f"cell-key-calls-{pk}" in shown} == {state}
+
+
+def test_keys_are_narrowed_to_mine_and_to_what_reaches_an_environment(team: Team) -> None:
+    ada = staff(team, Role.MAINTAINER, "ada")
+    mine, _ = make_key(team, ada, environments=("staging",))
+    other, _ = make_key(team, make_member(team, Role.CONTRIBUTOR))
+    client = page(ada)
+    only_mine = client.get("/admin/accounts/apikey/?whose=mine").content.decode()
+    in_staging = client.get("/admin/accounts/apikey/?environment=staging").content.decode()
+    theirs = client.get("/admin/accounts/apikey/?whose=team").content.decode()
+    for shown, there, gone in (
+        (only_mine, mine, other),
+        (in_staging, mine, other),
+        (theirs, other, mine),
+    ):
+        assert f"cell-key-calls-{there.pk}" in shown
+        assert f"cell-key-calls-{gone.pk}" not in shown
 
 
 def test_no_key_is_made_for_another_team(team: Team) -> None:

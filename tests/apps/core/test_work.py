@@ -1,6 +1,7 @@
 """Background work: the row is the truth, a lease says who runs it, and nothing is lost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -68,6 +69,41 @@ def test_a_lost_lease_is_taken_up_by_the_reaper(log: Log) -> None:
     work.reap()
     row.refresh_from_db()
     assert (row.state, row.attempts) == (Work.State.QUEUED, 1)
+
+
+def test_a_worker_that_comes_back_while_the_reaper_looks_keeps_its_work(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = work.enqueue("test.kind", n=1)
+    assert work._claim(row.pk) is not None
+    Work.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    real = work._mine
+
+    def comes_back(lost: Work) -> Any:
+        Work.objects.update(lease_until=timezone.now() + work.LEASE)
+        return real(lost)
+
+    monkeypatch.setattr(work, "_mine", comes_back)
+    work.reap()
+    row.refresh_from_db()
+    assert (row.state, log.given_up) == (Work.State.RUNNING, [])
+
+
+def test_work_that_cannot_be_given_up_does_not_hold_up_the_reaper(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(*, n: int, reason: str) -> None:
+        if n == 1:
+            raise ValueError("no")
+        log.give_up(reason=reason)
+
+    kind = replace(work._KINDS["test.kind"], attempts=1, given_up=give_up)
+    monkeypatch.setitem(work._KINDS, "test.kind", kind)
+    for number in (1, 2):
+        assert work._claim(work.enqueue("test.kind", n=number).pk) is not None
+    Work.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    work.reap()
+    assert log.given_up == [work.LOST]
 
 
 def test_work_whose_lease_was_lost_too_often_is_given_up(log: Log) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from apps.accounts.snapshot import Role
 from apps.core import storage
 from apps.core.models import Event
 from apps.registry.api.versions import ArtifactView
-from apps.registry.models import ModelVersion, RegisteredModel
+from apps.registry.models import ModelVersion, RegisteredModel, Release
 from tests.factories.accounts import (
     PASSWORD,
     api_key,
@@ -341,3 +342,28 @@ def test_what_no_column_can_hold_is_400_at_its_place(
     reply = api(method, path, body | reason)
     assert reply.status_code == 400, reply.content
     assert reply.json()["errors"][0]["pointer"].startswith(pointer)
+
+
+def test_an_endpoint_says_what_served_at_a_moment(api: Api, wine: RegisteredModel) -> None:
+    here = "/wine/endpoints/production"
+    for number in (1, 2):
+        api("POST", f"{here}/releases", {"version": number, "reason": "x"})
+    rows = Release.objects.filter(endpoint__model=wine)
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    rows.filter(number=1).update(decided=noon)
+    rows.filter(number=2).update(decided=noon + timedelta(hours=1))
+
+    def served(at: str) -> Any:
+        return api("GET", f"{here}?at={at}").json()["served_at"]
+
+    found = served("2026-03-01T12:30:00Z")
+    assert found["release"]["number"] == 1
+    assert found["since"] == "2026-03-01T12:00:00Z"
+    assert found["until"] == "2026-03-01T13:00:00Z"
+    assert served("2026-03-01T13:00:00")["release"]["number"] == 2
+    assert served("2026-03-01T13:00:00")["until"] is None
+    assert served("2026-03-01T11:59:59Z")["release"] is None
+    assert api("GET", here).json()["served_at"] is None
+    refused = api("GET", f"{here}?at=yesterday")
+    assert refused.status_code == 400
+    assert refused.json()["errors"][0]["pointer"] == "/at"

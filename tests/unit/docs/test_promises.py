@@ -29,6 +29,7 @@ def test_production_waits_for_a_second_person_and_serves_nothing_native_unless_t
 
 def test_a_call_has_100_rows_and_10_megabytes_and_a_file_5_gigabytes() -> None:
     assert (base.MAX_ROWS, base.MAX_PREDICT_BYTES) == (100, 10 * 2**20)
+    assert base.MAX_IMAGE_PREDICT_BYTES == 14 * 2**20
     assert base.MAX_ARTIFACT_BYTES == 5 * 2**30
 
 

@@ -2,14 +2,17 @@
 
 import random
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import ceil
 
 import pytest
 
 from apps.inference.engine.buckets import (
+    ALL_MODELS,
+    ALL_TEAMS,
     EDGES_MS,
+    SPAN_SECONDS,
     HourKey,
     MinuteKey,
     bucket_of,
@@ -17,6 +20,8 @@ from apps.inference.engine.buckets import (
     merge,
     minute_tallies,
     percentile_ms,
+    span_start,
+    span_tallies,
 )
 
 AT = datetime(2026, 11, 21, 12, 34, 56, 789000, tzinfo=UTC)
@@ -27,6 +32,7 @@ class Call:
     ts: datetime = AT
     model: str = "wine"
     environment: str = "production"
+    team_id: int = 7
     version: int = 1
     arm: str = "primary"
     key_id: str = "k"
@@ -115,3 +121,43 @@ def test_latencies_add_up_to_the_microsecond_in_any_order() -> None:
     (backward,) = hour_tallies(calls[::-1]).values()
     assert forward == backward
     assert forward.latency_us == sum(round(one.total_ms * 1000) for one in calls)
+
+
+# --- spans --------------------------------------------------------------------------------------
+
+
+def test_every_span_is_counted_for_the_version_for_its_team_and_for_all() -> None:
+    tallies = span_tallies([Call(rows=3), Call(model="iris", team_id=8, status="deadline")])
+    of_all = [key for key in tallies if key.team_id == ALL_TEAMS]
+    of_teams = [key for key in tallies if key.team_id and key.model == ALL_MODELS]
+    of_models = [key for key in tallies if key.model != ALL_MODELS]
+    assert {len(of_all), len(of_teams), len(of_models)} == {2 * len(SPAN_SECONDS)}
+    assert {key.version for key in of_all + of_teams} == {0}
+    for keys in (of_all, of_teams, of_models):
+        for seconds in SPAN_SECONDS:
+            assert sum(tallies[key].count for key in keys if key.seconds == seconds) == 2
+            assert sum(tallies[key].rows for key in keys if key.seconds == seconds) == 4
+
+
+def test_tries_and_shadows_are_no_traffic() -> None:
+    assert span_tallies([Call(arm="try"), Call(arm="shadow")]) == {}
+
+
+def test_longer_spans_hold_exactly_what_their_shorter_ones_hold() -> None:
+    calls = [
+        Call(ts=AT + timedelta(minutes=7 * n), total_ms=1.5**n, status="ok" if n % 3 else "x")
+        for n in range(40)
+    ]
+    tallies = span_tallies(calls)
+    for seconds in SPAN_SECONDS[1:]:
+        for key in [one for one in tallies if one.seconds == seconds]:
+            inside = [
+                tally
+                for one, tally in tallies.items()
+                if one.seconds == SPAN_SECONDS[0]
+                and one[2:] == key[2:]
+                and span_start(one.start, seconds) == key.start
+            ]
+            assert tallies[key].count == sum(one.count for one in inside)
+            assert tallies[key].histogram == merge(one.histogram for one in inside)
+            assert tallies[key].latency_us == sum(one.latency_us for one in inside)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from apps.core.errors import PlatformError
 from apps.inference.engine.errors import SignatureMismatch, TooManyRows
+from apps.inference.engine.problems import MOST_PROBLEMS
 from apps.inference.engine.types import ColumnInputs, Inputs, RowInputs, TensorInputs
-from apps.inference.engine.validate import MOST_PROBLEMS, Checked, tensors_of
+from apps.inference.engine.validate import Checked, tensors_of
 from apps.registry.signature import Dtype, Signature, TensorSpec
 from tests.fakes.bodies import FOUR_FLOATS
 

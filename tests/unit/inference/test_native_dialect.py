@@ -120,3 +120,54 @@ def test_an_output_of_any_length_stands_whole_in_the_one_row_of_a_call() -> None
     )
     found = written(outputs, rows=1, signature=signature)
     assert found == [{"boxes": [[1, 2], [3, 4], [5, 6]], "count": [3]}]
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def classed(dtype: Dtype = Dtype.FLOAT32, shape: tuple[int, ...] = (-1, 3)) -> Signature:
+    return Signature(X, (TensorSpec("y", dtype, shape, classes=CLASSES),))
+
+
+def test_a_row_of_scores_is_answered_by_the_names_of_its_classes() -> None:
+    scores = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]], dtype=np.float32)
+    wanted = [
+        {"class": "dog", "score": 0.7, "scores": {"cat": 0.1, "dog": 0.7, "owl": 0.2}},
+        {"class": "cat", "score": 0.5, "scores": {"cat": 0.5, "dog": 0.25, "owl": 0.25}},
+    ]
+    assert written({"y": scores}, signature=classed()) == wanted
+    assert written({"y": scores}, by_rows=False, signature=classed()) == {"y": wanted}
+
+
+def test_labels_are_answered_by_their_names_and_an_unknown_one_by_its_number() -> None:
+    labels = classed(Dtype.INT64, (-1,))
+    assert written({"y": np.array([2, 0])}, signature=labels) == ["owl", "cat"]
+    assert written({"y": np.array([3, -1])}, signature=labels) == [3, -1]
+    assert written({"y": np.array([[1], [0]])}, signature=labels) == [["dog"], ["cat"]]
+
+
+def test_classes_stand_beside_other_outputs_of_a_row() -> None:
+    y = TensorSpec("y", Dtype.INT64, (-1,), classes=CLASSES)
+    p = TensorSpec("p", Dtype.FLOAT32, (-1, 3), classes=CLASSES)
+    outputs = {"y": np.array([1]), "p": np.array([[0.0, 1.0, 0.0]], dtype=np.float32)}
+    (row,) = written(outputs, rows=1, signature=Signature(X, (y, p)))
+    assert row["y"] == row["p"]["class"] == "dog"
+
+
+def test_a_score_that_is_no_number_is_null_and_never_the_best() -> None:
+    scores = np.array([[np.nan, 0.2, np.inf], [np.nan] * 3], dtype=np.float64)
+    first, second = written({"y": scores}, signature=classed())
+    assert first == {"class": "dog", "score": 0.2, "scores": {"cat": None, "dog": 0.2, "owl": None}}
+    assert (second["class"], second["score"]) == (None, None)
+
+
+def test_scores_of_another_number_than_the_classes_stay_numbers() -> None:
+    assert written({"y": np.array([[1.0, 2.0]])}, rows=1, signature=classed()) == [[1.0, 2.0]]
+
+
+def test_scores_of_a_call_without_rows_are_named_too() -> None:
+    fixed = classed(shape=(3,))
+    said = written({"y": np.array([0.0, 1.0, 0.0])}, rows=1, signature=fixed)
+    assert said[0]["class"] == "dog"

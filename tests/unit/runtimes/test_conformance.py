@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
@@ -17,10 +18,13 @@ from apps.inference.engine.errors import DeadlinePassed, ModelFailed
 from apps.inference.engine.protocol import LoadedModel, Runtime
 from apps.inference.engine.types import Tensors
 from apps.inference.runtimes.onnx import OnnxRuntime
-from apps.inference.runtimes.runner import SklearnRunner
+from apps.inference.runtimes.runner import SklearnRunner, TorchRunner
 from apps.inference.runtimes.sklearn import SklearnRuntime
 from apps.inference.runtimes.table import INSIDE_THE_RUNNER, RUNTIMES, runtime_for
-from tests.unit.runtimes import graphs
+from apps.inference.runtimes.torch import TorchRuntime
+from tests.unit.runtimes import graphs, programs
+
+RUNTIMES_TRIED = ["onnx", "sklearn", "runner", "torch script", "torch exported", "torch runner"]
 
 
 def soon() -> float:
@@ -44,6 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = np.array(["setosa", "versicolor", "virginica"], dtype=object)[labels]
     forest = make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=1))
     (folder / "forest.pkl").write_bytes(pickle.dumps(forest.fit(features, names)))
+    programs.script(programs.Scores(), folder / "scores.pt")
+    programs.exported(programs.Scores(), folder / "scores.pt2", torch.rand(2, 4))
     return folder
 
 
@@ -57,6 +63,14 @@ def _case(name: str, folder: Path) -> Case:
             {"x": np.zeros((2, 9), np.float32)},
             {"y": "float32", "big": "bool"},
         )
+    if name.startswith("torch"):
+        return Case(
+            TorchRunner() if name == "torch runner" else TorchRuntime(),
+            folder / ("scores.pt2" if name == "torch exported" else "scores.pt"),
+            {"x": random.normal(size=(5, 4)).astype(np.float32)},
+            {"x": np.zeros((2, 9), np.float32)},
+            {"scores": "float32", "high": "bool"},
+        )
     return Case(
         SklearnRuntime() if name == "sklearn" else SklearnRunner(),
         folder / "forest.pkl",
@@ -66,7 +80,7 @@ def _case(name: str, folder: Path) -> Case:
     )
 
 
-@pytest.fixture(scope="module", params=["onnx", "sklearn", "runner"])
+@pytest.fixture(scope="module", params=RUNTIMES_TRIED)
 def case(request: pytest.FixtureRequest, folder: Path) -> Case:
     return _case(request.param, folder)
 

@@ -173,3 +173,14 @@ def test_a_declared_format_must_be_the_one_found() -> None:
     check_declared("", formats.Format.ONNX)
     with pytest.raises(NotAModel, match="declared"):
         check_declared("onnx", formats.Format.SKLEARN)
+
+
+def test_a_cut_off_archive_is_not_taken_for_the_one_inside_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "upload", "w") as archive:
+        archive.writestr("first", b"x")
+        archive.writestr("inner", _zip(schema_dot_json=b"{}"))
+    whole = (tmp_path / "upload").read_bytes()
+    cut = whole[: whole.rindex(b"PK\x01\x02") - 40]
+    assert b"PK\x05\x06" in cut
+    with pytest.raises(NotAModel, match="damaged"):
+        recognise(_file(tmp_path, cut))

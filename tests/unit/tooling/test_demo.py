@@ -1,5 +1,6 @@
 """The demo's own part: real training, a kept key, and sentences when the platform refuses."""
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from apps.registry.signature import signature_from_json
+from demo import digits
 from demo.__main__ import keep, kept_key
 from demo.files import NAMES, examples
 from demo.platform import DemoError, Platform
@@ -57,6 +60,10 @@ def test_every_model_is_trained_and_better_than_guessing() -> None:
     trained = {name: TRAINERS[name]() for name in NAMES}
     assert trained["wine"].metrics["accuracy"] > 0.9
     assert trained["diabetes"].metrics["r2"] > 0.3
+    assert trained["digits"].metrics["accuracy"] > 0.95
+    assert trained["tumour"].metrics["accuracy"] > 0.95
+    assert trained["progression"].metrics["r2"] > 0.4
+    assert 0.85 < trained["progression"].metrics["share_within_interval"] < 0.95
     assert set(trained) == set(TRAINERS) == set(examples())
 
 
@@ -66,6 +73,18 @@ def test_the_exported_wine_answers_its_example_like_a_classifier() -> None:
     label, probabilities = session.run(None, {"features": rows})
     assert label.tolist() == [0]  # the first wine of the data set is of the first cultivar
     assert probabilities.shape == (1, 3)
+
+
+def test_the_example_of_the_digits_is_a_png_of_a_held_out_digit() -> None:
+    data = digits.load()
+    (row,) = examples()["digits"]["instances"]
+    assert base64.b64decode(row["image"]["b64"]) == digits.png_of(data.held_pixels[0])
+
+
+def test_the_signature_of_the_digits_can_be_read() -> None:
+    signature = signature_from_json(digits.SIGNATURE)
+    assert signature.is_one_image
+    assert signature.outputs[0].classes == tuple("0123456789")
 
 
 def test_training_twice_gives_the_same_model() -> None:
@@ -133,3 +152,8 @@ def test_a_platform_that_is_not_there_is_said_so() -> None:
         pytest.raises(DemoError, match="does not answer"),
     ):
         platform.live_version("wine")
+
+
+@pytest.mark.parametrize("name", ["tumour", "progression"])
+def test_training_a_torch_model_twice_gives_the_same_file(name: str) -> None:
+    assert TRAINERS[name]().content == TRAINERS[name]().content

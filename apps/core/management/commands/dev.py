@@ -87,7 +87,8 @@ class Command(BaseCommand):
         os.umask(0o077)  # password hashes, keys and recorded inputs are for this user only
         with only_one(settings.DATA_DIR):
             refuse_taken(address)
-            settings.STATIC_ROOT.mkdir(exist_ok=True)  # its absence is a warning of every worker
+            # Its absence is a warning of every worker.
+            settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
             migrate(self.say)
             known = bootstrap()
             if known.password:

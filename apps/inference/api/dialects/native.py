@@ -2,6 +2,9 @@
 
 ``{"instances": [...]}`` asks by rows, ``{"inputs": {...}}`` by columns. A number that is not one
 (NaN, Infinity) has no word in JSON: in an answer it is ``null``.
+
+An image stands in its field as ``{"b64": "..."}``, or is the whole body. An output whose signature
+names classes answers ``{"class", "score", "scores"}`` for a row of scores, and a name for a label.
 """
 
 from collections.abc import Mapping
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 from apps.inference.api.dialects import strict_json
 from apps.inference.api.dialects.strict_json import wrong_at
-from apps.inference.engine.types import ColumnInputs, PredictAnswer, RowInputs
+from apps.inference.engine.types import ColumnInputs, ImageInputs, PredictAnswer, RowInputs
 from apps.registry.signature import Signature
 
 MEDIA_TYPE = "application/json"
@@ -27,7 +30,7 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 class Question:
     """What a body asks, before it is known to whom."""
 
-    inputs: RowInputs | ColumnInputs
+    inputs: RowInputs | ColumnInputs | ImageInputs
     unit: str | None = None
     client_id: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +58,11 @@ def question_of(body: bytes) -> Question:
         client_id=_text(value, "id"),
         parameters=_parameters(value),
     )
+
+
+def image_question(body: bytes, content_type: str) -> Question:
+    """Read a body that is one image and nothing else."""
+    return Question(ImageInputs(body, content_type))
 
 
 def body_of(answer: PredictAnswer, signature: Signature | None) -> bytes:
@@ -121,18 +129,56 @@ def _parameters(value: dict[str, Any]) -> Mapping[str, Any]:
 
 def _predictions(answer: PredictAnswer, signature: Signature | None) -> Any:
     outputs = answer.outputs
+    classes = _classes(signature)
     if not answer.by_rows:
-        return {name: _writable(array) for name, array in outputs.items()}
+        return {name: _said(array, classes.get(name, ())) for name, array in outputs.items()}
     whole = _whole_outputs(answer, signature)
     if len(outputs) == 1:
         (name,) = outputs
-        array = _writable(outputs[name])
-        return [array] * answer.rows if name in whole else array
+        said = _said(outputs[name], classes.get(name, ()))
+        return [said] * answer.rows if name in whole else said
     columns = [
-        [_writable(array)] * answer.rows if name in whole else _rows(array)
+        [_said(array, classes.get(name, ()))] * answer.rows
+        if name in whole
+        else _rows(array, classes.get(name, ()))
         for name, array in outputs.items()
     ]
     return [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _classes(signature: Signature | None) -> dict[str, tuple[str, ...]]:
+    return {spec.name: spec.classes for spec in signature.outputs} if signature else {}
+
+
+def _said(array: NDArray[np.generic], classes: tuple[str, ...]) -> Any:
+    """Say an output, by the names of its classes where it has some and they fit."""
+    if classes and array.dtype.kind == "f" and array.ndim and array.shape[-1] == len(classes):
+        return _ranked(array, classes)
+    if classes and array.dtype.kind in "iu":
+        return _named(array.tolist(), classes)
+    return _writable(array)
+
+
+def _ranked(array: NDArray[np.generic], classes: tuple[str, ...]) -> Any:
+    if array.ndim > 1:
+        return [_ranked(one, classes) for one in array]
+    scores = dict(zip(classes, _number_list(array), strict=True))
+    known = {name: score for name, score in scores.items() if score is not None}
+    best = max(known, key=lambda name: known[name], default=None)
+    return {"class": best, "score": scores[best] if best else None, "scores": scores}
+
+
+def _number_list(array: NDArray[np.generic]) -> list[float | None]:
+    # Through the writer, which says a single-precision 0.1 as 0.1 and not in 17 digits.
+    numbers: list[float | None] = orjson.loads(orjson.dumps(_writable(array), option=_OPTIONS))
+    return numbers
+
+
+def _named(value: Any, classes: tuple[str, ...]) -> Any:
+    """Put names in the place of labels; a label without a name stays the number that it is."""
+    if isinstance(value, list):
+        return [_named(one, classes) for one in value]
+    return classes[value] if 0 <= value < len(classes) else value
 
 
 def _whole_outputs(answer: PredictAnswer, signature: Signature | None) -> set[str]:
@@ -156,7 +202,10 @@ def _writable(array: NDArray[np.generic]) -> Any:
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def _rows(array: NDArray[np.generic]) -> list[Any]:
+def _rows(array: NDArray[np.generic], classes: tuple[str, ...]) -> list[Any]:
+    if classes:
+        said = _said(array, classes)
+        return said if isinstance(said, list) else list(said)
     if array.ndim == 1 and array.dtype.kind in "iub":
         # ONNX Runtime's 64-bit integers are C's `long long`, whose scalars the writer refuses.
         plain: list[Any] = array.tolist()

@@ -26,7 +26,7 @@ class Command(BaseCommand):
         with only_agent(node, stop, self.stdout.write) as alone:
             if not alone:
                 return
-            agent = Agent(node, Path(settings.SPOOL_DIR))
+            agent = Agent(node, Path(settings.SPOOL_DIR), name=settings.NODE_NAME)
             if once:
                 self._one_round(agent)
             else:

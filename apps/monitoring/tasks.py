@@ -1,0 +1,24 @@
+"""Beat's short tasks, and the messages that leave the installation."""
+
+from celery import shared_task
+
+from apps.core import work
+from apps.monitoring.services import deliveries, news
+
+# Seconds between the tries of a message: an hour's outage is bridged, a night's is not.
+WAITS = (10, 60, 300, 1200, 3600, 14400)
+
+
+@shared_task(name="monitoring.tick_notify", ignore_result=True, expires=10)
+def tick_notify() -> None:
+    news.tell_pending()
+
+
+@shared_task(name="monitoring.tick_drop_old", ignore_result=True, expires=3600)
+def tick_drop_old() -> None:
+    news.drop_old()
+
+
+@work.background(news.DELIVER, waits=WAITS)
+def deliver(*, delivery_id: int) -> None:
+    deliveries.deliver(delivery_id)
