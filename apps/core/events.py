@@ -124,6 +124,14 @@ def seal_pending(*, everything: bool = False, limit: int = 1000) -> int:
     return len(seals)
 
 
+def seal_everything() -> int:
+    """Append all unsealed events, however old, some at a time; return how many."""
+    total = 0
+    while sealed := seal_pending(everything=True):
+        total += sealed
+    return total
+
+
 def _alone() -> bool:
     """Whether this transaction is the only sealer; SQLite's IMMEDIATE transaction is, always."""
     if connection.vendor != "postgresql":

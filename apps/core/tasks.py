@@ -14,6 +14,12 @@ def tick_seal_events() -> None:
     events.seal_pending()
 
 
+@shared_task(name="core.tick_seal_old_events", ignore_result=True, expires=300)
+def tick_seal_old_events() -> None:
+    """Seal what lies further back than the tick of every second looks: it was down for long."""
+    events.seal_everything()
+
+
 @shared_task(name="core.tick_drop_old_work", ignore_result=True, expires=3600)
 def tick_drop_old_work() -> None:
     work.drop_old()
@@ -27,6 +33,8 @@ def tick_reap_work() -> None:
 @work.background("core.verify_audit", attempts=2)
 def verify_audit(actor_kind: str, actor_id: str, actor_name: str) -> None:
     """Walk the chain for whoever asked on the audit page, and write down what was found."""
+    work.report("Sealing what was left")
+    events.seal_everything()
     work.report("Walking the chain")
     found = events.verify_chain()
     facts: dict[str, Any] = {"sealed": found.sealed, "head": found.head, "unsealed": found.unsealed}

@@ -104,18 +104,19 @@ def _approval_wanted(event: Event) -> Iterator[News]:
         )
 
 
-def _approvers(release: Release) -> Iterator[int]:
+def _approvers(release: Release) -> list[int]:
+    """Return the team's own who may approve; platform admins only where the team has nobody."""
     model, environment = release.endpoint.model, release.endpoint.environment
     thing = Thing(model.team_id, model.name, environment)
     roles = dict(Membership.objects.filter(team_id=model.team_id).values_list("user_id", "role"))
     people = User.objects.filter(Q(pk__in=roles) | Q(is_superuser=True), is_active=True)
-    for user in people.order_by("pk"):
-        if user.pk == release.requested_by_id:
-            continue
+    found = []
+    for user in people.exclude(pk=release.requested_by_id).order_by("pk"):
         mine = {model.team_id: Role(roles[user.pk])} if user.pk in roles else {}
         caller = Caller(user.pk, user.username, user.is_superuser, mine, frozenset())
         if may(caller, Action.RELEASE_APPROVE, thing):
-            yield user.pk
+            found.append(user.pk)
+    return [one for one in found if one in roles] or found
 
 
 def _version_ready(event: Event) -> Iterator[News]:

@@ -139,6 +139,7 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "seal events": {"task": "core.tick_seal_events", "schedule": 1.0},
+    "seal old events": {"task": "core.tick_seal_old_events", "schedule": 600.0},
     "reap lost work": {"task": "core.tick_reap_work", "schedule": 10.0},
     "drop expired tokens": {"task": "accounts.tick_drop_expired_tokens", "schedule": 3600.0},
     "make partitions ahead": {"task": "inference.tick_make_partitions", "schedule": 3600.0},

@@ -69,6 +69,18 @@ function problemIn(text) {
   }
 }
 
+/** The upload page's address while it shows the checks of a version. */
+function addressOf(version) {
+  return `?${new URLSearchParams({ model: version.model, checks: String(version.number) })}`;
+}
+
+/** The version whose checks the page's address names; null when it names none. */
+function versionIn(query) {
+  const asked = new URLSearchParams(query);
+  const [model, number] = [asked.get("model"), asked.get("checks")];
+  return model && /^[1-9][0-9]{0,8}$/.test(number || "") ? { model, number: Number(number) } : null;
+}
+
 /** The address of the checks of the version that was made. */
 function progressOf(pattern, version) {
   return pattern.replace("NAME", encodeURIComponent(version.model)).replace("/0/", `/${version.number}/`);
@@ -169,6 +181,8 @@ function start(form) {
     checks.setAttribute("hx-get", progressOf(form.dataset.progress, version));
     checks.setAttribute("hx-trigger", "load, every 1s");
     window.htmx.process(checks);
+    // The address names the version from now on, so that a reload shows its checks again.
+    window.history.replaceState(null, "", addressOf(version));
   };
 
   const moved = (event) => {
@@ -232,6 +246,12 @@ function start(form) {
     input.files = event.dataTransfer.files;
     show();
   });
+
+  const underWay = versionIn(window.location.search);
+  if (underWay) {
+    live.hidden = false;
+    follow(underWay);
+  }
 }
 
 if (typeof document !== "undefined") {
@@ -240,5 +260,5 @@ if (typeof document !== "undefined") {
 }
 
 if (typeof module !== "undefined") {
-  module.exports = { sizeWords, secondsWords, speedOf, keptSamples, sentWords, jsonProblem, fieldOf, problemIn, progressOf };
+  module.exports = { sizeWords, secondsWords, speedOf, keptSamples, sentWords, jsonProblem, fieldOf, problemIn, progressOf, addressOf, versionIn };
 }

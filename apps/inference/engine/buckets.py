@@ -243,6 +243,11 @@ def span_tallies(predictions: Iterable[Counted]) -> dict[SpanKey, Tally]:
             start, SPAN_SECONDS[0], one.team_id, one.model, one.environment, one.version, one.status
         )
         finest.setdefault(key, Tally()).add(one)
+    return rolled_up(finest)
+
+
+def rolled_up(finest: Mapping[SpanKey, Tally]) -> dict[SpanKey, Tally]:
+    """Add the shortest spans of versions up to longer ones, to teams, and to all."""
     tallies: dict[SpanKey, Tally] = {}
     for key, tally in finest.items():
         for wider in _wider(key):

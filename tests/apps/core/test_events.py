@@ -6,7 +6,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from apps.core import events
+from apps.core import events, tasks
 from apps.core.events import Actor
 from apps.core.models import Event, EventSeal, Work
 
@@ -74,3 +74,14 @@ def test_the_command_fails_where_the_chain_breaks(chain: list[Event]) -> None:
     Event.objects.filter(pk=chain[0].pk).update(reason="forged")
     with pytest.raises(CommandError, match="breaks at 1"):
         call_command("verify_audit")
+
+
+def test_events_of_a_long_outage_are_sealed_by_a_tick_of_their_own(chain: list[Event]) -> None:
+    late = [events.record("late", actor=Actor.system(), target=chain[0]) for _ in range(3)]
+    long_ago = timezone.now() - timedelta(days=2)
+    Event.objects.filter(pk__in=[one.pk for one in late]).update(at=long_ago)
+    tasks.tick_seal_events()
+    assert EventSeal.objects.count() == 10
+    tasks.tick_seal_old_events()
+    report = events.verify_chain()
+    assert (report.sealed, report.first_break, report.unsealed) == (13, None, 0)

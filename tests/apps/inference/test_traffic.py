@@ -1,10 +1,12 @@
 """Traffic from the counts kept beforehand: what it adds up to, and whose it is."""
 
+import importlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -230,3 +232,39 @@ def test_a_purge_drops_fine_spans_first_and_coarse_ones_with_the_other_counts(
     services.purge_predictions(keep_days=500, dry_run=False, actor=Actor.system())
     kept = PredictionSpan.objects.filter(team_id=0).order_by("seconds")
     assert [one.seconds for one in kept] == [300, 3600, 3600, 21_600, 21_600, 86_400, 86_400]
+
+
+def test_what_was_counted_before_there_were_spans_is_summed_up_exactly(
+    tmp_path: Path, team: Team
+) -> None:
+    for name in ("wine", "iris"):
+        make_model(name, team=team)
+    shipped(
+        tmp_path,
+        *(
+            record(
+                ts=NOW - timedelta(hours=7 * n),
+                team_id=team.pk,
+                model="wine" if n % 3 else "iris",
+                status="ok" if n % 4 else "deadline",
+                arm="primary" if n % 5 else "try",
+                total_ms=1.5**n,
+            )
+            for n in range(20)
+        ),
+    )
+
+    def spans() -> set[Any]:
+        rows = PredictionSpan.objects.all()
+        return {
+            (*one.key(), one.count, one.latency_us, str(sorted(one.buckets().items())))
+            for one in rows
+        }
+
+    expected = spans()
+    assert expected
+    fill = importlib.import_module("apps.inference.migrations.0004_fill_traffic_spans").fill
+    for _ in range(2):  # as often as it takes
+        PredictionSpan.objects.filter(seconds=300).delete()
+        fill(apps, None)
+        assert spans() == expected

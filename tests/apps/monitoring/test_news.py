@@ -79,15 +79,22 @@ def version_of(team: Team, by: User) -> ModelVersion:
 # -- the rules ---------------------------------------------------------------------------------
 
 
-def test_approval_is_wanted_of_all_who_may_approve_except_who_asked(cast: Cast) -> None:
+def test_approval_is_wanted_of_the_teams_approvers_except_who_asked(cast: Cast) -> None:
     asked(version_of(cast.blue, cast.mara), by=cast.tom)
     told()
-    assert who_was_told(Kind.APPROVAL_WANTED) == {"ute", "boss"}
+    assert who_was_told(Kind.APPROVAL_WANTED) == {"ute"}
     one = Notification.objects.filter(kind=Kind.APPROVAL_WANTED).first()
     assert one is not None
     assert one.title == "Approval wanted: wine to production"
     assert "tom asks for release 1: version 1. Reason: better F1" in one.body
     assert one.url == f"/admin/registry/release/{Release.objects.get().pk}/change/"
+
+
+def test_a_platform_admin_is_asked_where_the_team_has_nobody_else(cast: Cast) -> None:
+    people.set_active(cast.ute, active=False, actor=SYSTEM)
+    asked(version_of(cast.blue, cast.mara), by=cast.tom)
+    told()
+    assert who_was_told(Kind.APPROVAL_WANTED) == {"boss"}
 
 
 def test_nobody_is_asked_for_an_approval_that_was_decided_meanwhile(cast: Cast) -> None:
@@ -101,7 +108,7 @@ def test_a_disabled_maintainer_is_not_asked(cast: Cast) -> None:
     people.set_active(cast.ute, active=False, actor=SYSTEM)
     asked(version_of(cast.blue, cast.mara), by=cast.mara)
     told()
-    assert who_was_told(Kind.APPROVAL_WANTED) == {"tom", "boss"}
+    assert who_was_told(Kind.APPROVAL_WANTED) == {"tom"}
 
 
 def test_the_uploader_alone_is_told_that_a_version_is_ready(cast: Cast) -> None:
@@ -334,10 +341,10 @@ def test_each_person_gets_one_mail_and_the_channel_one_post(cast: Cast, settings
     told()
     rows = Delivery.objects.all()
     mails = {one.person.username for one in rows.filter(channel="email") if one.person}
-    assert mails == {"tom", "ute", "boss"}
+    assert mails == {"tom", "ute"}
     post = rows.get(channel="slack")
     assert post.person is None
-    assert post.body.endswith("For: tom, ute, boss")
+    assert post.body.endswith("For: tom, ute")
     assert Work.objects.filter(name=news.DELIVER).count() == 4
 
 
