@@ -6,6 +6,7 @@ With MLP_SCREENSHOTS naming a folder, each page is kept there as a picture to lo
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,10 +68,12 @@ def wait_for_key(data: Path, address: str) -> str:
 def ask_often(address: str, key: str) -> None:
     """Leave good calls and wrong ones in the record."""
     good = {"instances": [[13.2, 1.8, 2.4, 18.0, 100, 2.8, 3.0, 0.3, 1.9, 5.0, 1.0, 3.1, 900]]}
+    wine = f"{address}/api/v1/predict/wine"
     with httpx.Client(headers={"X-API-Key": key}, timeout=30) as client:
+        while client.post(wine, json=good).status_code != 200:  # the key is not everywhere yet
+            time.sleep(0.3)
         for number in range(40):
-            asked = {"instances": [["x"]]} if number % 10 == 9 else good
-            client.post(f"{address}/api/v1/predict/wine", json=asked)
+            client.post(wine, json={"instances": [["x"]]} if number % 10 == 9 else good)
 
 
 def paths_of(site: Site) -> Iterator[tuple[str, str]]:

@@ -345,7 +345,7 @@ def test_each_person_gets_one_mail_and_the_channel_one_post(cast: Cast, settings
     post = rows.get(channel="slack")
     assert post.person is None
     assert post.body.endswith("For: tom, ute")
-    assert Work.objects.filter(name=news.DELIVER).count() == 4
+    assert Work.objects.filter(name=news.DELIVER).count() == 3
 
 
 def test_who_has_no_address_gets_no_mail(cast: Cast, settings: Any) -> None:
