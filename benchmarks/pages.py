@@ -91,6 +91,7 @@ def main() -> int:
             "MLP_DATA_DIR": str(folder / "var"),
             "DJANGO_SETTINGS_MODULE": "mlplatform.settings.dev",
             "MLP_ALLOWED_HOSTS": "testserver,localhost",
+            "MLP_LOG_LEVEL": "ERROR",
         }
         with _database(sqlite=chosen.sqlite, folder=folder):
             return _measure(chosen.models, chosen.predictions)

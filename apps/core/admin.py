@@ -11,6 +11,7 @@ from unfold.admin import ModelAdmin
 
 from apps.core import words
 from apps.core.models import Work
+from apps.core.paging import CappedPaginator
 from apps.core.work import progress_of
 
 M = TypeVar("M", bound=Model)
@@ -33,6 +34,7 @@ class PlatformAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """What all our screens share."""
 
     show_full_result_count = False
+    paginator = CappedPaginator
     list_per_page = 50
     # What an empty list says: what is not here yet, the next step, and the words of its button.
     empty_title = ""

@@ -110,12 +110,12 @@ def seconds_words(value: float | None) -> str:
 
 
 def rate_words(per_second: float) -> str:
-    """Say how often: per second when it is often, else per minute or hour."""
-    for factor, unit in ((1, "s"), (60, "min"), (3600, "h")):
-        if per_second * factor >= 1 or unit == "h":
-            value = per_second * factor
+    """Say how often: per second when it is often, else per minute, hour or day."""
+    for factor, unit in ((1, "s"), (60, "min"), (3600, "h"), (86400, "day")):
+        value = per_second * factor
+        if value >= 1:
             return f"{value:,.0f}/{unit}" if value >= 100 else f"{value:.3g}/{unit}"
-    return f"0/{unit}"
+    return "less than 1/day" if per_second else "0/h"
 
 
 def age_words(moment: datetime, *, now: datetime | None = None) -> str:

@@ -20,7 +20,6 @@ from unfold.decorators import display
 
 from apps.accounts.admin.door import caller_of_request
 from apps.accounts.admin.filters import ChipsFilter, TextFilter
-from apps.accounts.admin.paging import CappedPaginator
 from apps.accounts.models import ApiKey, User
 from apps.accounts.policies import ENVIRONMENTS, Action, Thing, may
 from apps.core import words
@@ -301,7 +300,6 @@ class PredictionRejectedAdmin(ReadOnlyAdmin):
     fields = ("sha256", "at", "error", "record")
     ordering = ("-at",)
     sortable_by = ()
-    paginator = CappedPaginator
 
     @admin.display(description="Record as it was spooled")
     def record(self, one: PredictionRejected) -> str:

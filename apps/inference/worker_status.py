@@ -136,6 +136,11 @@ class Worker:
     standing: Standing
     sentence: str
 
+    @property
+    def host(self) -> str:
+        """The node without the folder that `node_name` puts behind it."""
+        return self.node.partition(":/")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:

@@ -26,6 +26,12 @@ function numberWords(value) {
   return value.toLocaleString("en-US", { maximumFractionDigits: digits });
 }
 
+/** A value without neighbours has no line to lie on: it is drawn as a point. */
+function pointSizes(values) {
+  const known = (index) => values[index] !== null && values[index] !== undefined;
+  return values.map((_, index) => (known(index) && !known(index - 1) && !known(index + 1) ? 3 : 0));
+}
+
 /** The index of the step in which a moment lies, between the steps' own centres. */
 function placeOf(at, times, step) {
   if (!times.length) return null;
@@ -79,7 +85,7 @@ function settings(body) {
         backgroundColor: colour(one.colour),
         borderDash: one.dashed ? [5, 4] : [],
         borderWidth: body.kind === "line" ? 2 : 0,
-        pointRadius: 0,
+        pointRadius: pointSizes(one.values),
         pointHitRadius: 12,
         tension: 0.25,
         spanGaps: false,
@@ -140,4 +146,4 @@ if (typeof document !== "undefined") {
   });
 }
 
-if (typeof module !== "undefined") module.exports = { numberWords, placeOf, stepWords, timeWords };
+if (typeof module !== "undefined") module.exports = { numberWords, placeOf, pointSizes, stepWords, timeWords };

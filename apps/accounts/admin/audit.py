@@ -26,7 +26,6 @@ from django.views.decorators.http import require_POST
 
 from apps.accounts.admin.door import caller_of_request
 from apps.accounts.admin.filters import ChipsFilter, SinceFilter, TeamFilter, TextFilter
-from apps.accounts.admin.paging import CappedPaginator
 from apps.accounts.callers import Caller
 from apps.accounts.models import Team
 from apps.accounts.policies import Action, Thing, may
@@ -134,7 +133,6 @@ class EventAdmin(ReadOnlyAdmin):
     search_help_text = "Thing, person or request id"
     ordering = ("-id",)
     sortable_by = ()
-    paginator = CappedPaginator
     list_max_show_all = 0
     empty_title = "No events yet"
     empty_step = "Every change of a model, release, key, team or person is written here."

@@ -16,7 +16,7 @@ class Figure:
     """One number with its unit, and how it moved.
 
     Attributes:
-        change: "+12 % against the period before", or why there is nothing to compare with.
+        change: "+12 % against the period before"; empty when that period had no requests.
         tone: ``better``, ``worse``, or empty.
     """
 
@@ -39,7 +39,7 @@ def change_words(now: float | None, before: float | None) -> str:
     if now is None:
         return "nothing in this time"
     if not before:
-        return "nothing to compare with" if before is None or not now else "none before"
+        return "" if before is None or not now else "none before"
     change = change_of(now, before)
     assert change is not None
     if abs(change) < LEAST:
@@ -65,10 +65,12 @@ def error_rate(one: Traffic) -> float | None:
 def figures_of(now: Traffic, before: Traffic, *, seconds: int, words: str) -> list[Figure]:
     """Return the numbers on top of a page of traffic."""
     share, former = error_rate(now), error_rate(before)
+    average = now.count / seconds
+    often = f"{rate_words(average)} on average, " if average * 60 >= 1 else ""
     return [
         _figure(
             "Requests", now.count, before.count, "neither",
-            count_words(now.count), f"{rate_words(now.count / seconds)} on average, {words}",
+            count_words(now.count), f"{often}{words}",
         ),
         _figure(
             "Errors", share, former, "less",

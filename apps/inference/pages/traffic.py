@@ -41,6 +41,7 @@ FILTERS = ("team", "model", "version", "environment", "key")
 WHEN = ("range", "from", "to")
 MOST_MARKERS = 12
 MOST_KEYS = 200
+HOUR_MINUTES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +201,19 @@ def endpoint_rate(request: HttpRequest, model: str, environment: str) -> HttpRes
         return HttpResponse("No requests in the last hour.")
     return HttpResponse(
         format_html(
-            '{} requests/min, last hour; {} errors, p95 {}',
-            words.count_words(seen.count / 60) if seen.count >= 60 else f"{seen.count / 60:.2g}",
+            '{}, last hour; {} errors, p95 {}',
+            _hour_words(seen.count),
             words.percent_words(error_rate(seen) or 0.0),
             words.milliseconds_words(seen.p95_ms),
         )
     )  # fmt: skip
+
+
+def _hour_words(count: int) -> str:
+    """Say how many requests an hour had: a rate only where it is at least one a minute."""
+    if count >= HOUR_MINUTES:
+        return f"{words.count_words(count / HOUR_MINUTES)} requests/min"
+    return "1 request" if count == 1 else f"{count} requests"
 
 
 @page
@@ -361,6 +369,7 @@ def _seen(
     return {
         "window": window,
         "is_empty": not seen.total.count,
+        "compares": bool(before.total.count),
         "figures": figures_of(seen.total, before.total, seconds=window.seconds, words=window.words),
         "charts": charts_of(seen, before, name=name, markers=markers or []),
         "by_hour": scope.key_id is not None,

@@ -137,6 +137,7 @@ class ModelAdmin(RegistryAdmin):
     search_help_text = "Search by model, team or tag"
     ordering = ("name",)
     actions_detail = ("delete_model",)
+    add_words = "Make model"
     change_list_template = "admin/registry/models.html"
     change_form_template = "admin/registry/model.html"
     add_form_template = "admin/change_form.html"
