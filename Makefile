@@ -56,7 +56,7 @@ dev: .venv/.run ## the same, starting anew whenever a source file changes
 
 # --- tests -------------------------------------------------------------------------------------
 
-PYTEST = PYTHONWARNINGS= $(PY) -m pytest -n $(JOBS) --cov --cov-report= -q
+PYTEST = PYTHONWARNINGS= $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report= -q
 
 test: .venv/.dev ## all tests on SQLite and on PostgreSQL; brings its own PostgreSQL and Redis
 	@$(PY) scripts/services.py install
@@ -115,3 +115,4 @@ lock: .venv/.dev ## write requirements/*.txt anew from requirements/*.in
 	$(LOCK) requirements/base.in -o requirements/base.txt
 	$(LOCK) -c requirements/base.txt requirements/worker.in -o requirements/worker.txt
 	$(LOCK) -c requirements/worker.txt requirements/dev.in -o requirements/dev.txt
+	$(LOCK) -c requirements/worker.txt requirements/runtimes-sklearn.in -o requirements/runtimes-sklearn.txt

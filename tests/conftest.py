@@ -7,15 +7,21 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-UNIT = Path(__file__).parent / "unit"
+HERE = Path(__file__).parent
+UNIT = HERE / "unit"
+# Files whose tests share a platform that takes long to start: each stays on one process.
+WHOLE_FILES = (HERE / "browser", HERE / "flows")
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "admin_user", "admin_client"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a unit test that asks for a database; it belongs to tests/apps."""
+    """Refuse a unit test that asks for a database; keep files with a platform in one place."""
     wrong = [item.nodeid for item in items if item.path.is_relative_to(UNIT) and _has_db(item)]
     if wrong:
         raise pytest.UsageError("tests/unit may touch no database: " + ", ".join(sorted(wrong)))
+    for item in items:
+        if item.path.parent in WHOLE_FILES:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _has_db(item: pytest.Item) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[3] / "requirements"
-NAMES = ("base", "worker", "dev")
+NAMES = ("base", "worker", "dev", "runtimes-sklearn")
 
 
 def pins(name: str) -> dict[str, str]:
@@ -47,5 +47,6 @@ def test_every_wish_says_why_and_is_locked_at_its_version(name: str) -> None:
 
 
 def test_what_one_lock_shares_with_another_has_the_same_version() -> None:
-    base, worker, dev = (pins(name) for name in NAMES)
+    base, worker, dev, sklearn = (pins(name) for name in NAMES)
     assert base.items() <= worker.items() <= dev.items()
+    assert base.items() <= sklearn.items() <= worker.items()
