@@ -70,7 +70,7 @@ def _fragments(estate: Estate, version: ModelVersion, key: ApiKey) -> Iterator[t
         ("monitoring:notifications", []),
     )
     for name, args in named:
-        for span in ("", "?range=90d") if "traffic" in name or "usage" in name else ("",):
+        for span in ("", "?range=quarter") if "traffic" in name or "usage" in name else ("",):
             yield f"{name}{span}", f"{reverse(name, args=args)}{span}"
     cells = reverse("inference-pages:cells")
     names = ",".join(one.name for one in estate.models[:50])

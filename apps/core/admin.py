@@ -3,13 +3,15 @@
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 
 from apps.core import words
+from apps.core.errors import PlatformError
 from apps.core.models import Work
 from apps.core.paging import CappedPaginator
 from apps.core.work import progress_of
@@ -40,6 +42,37 @@ class PlatformAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     empty_title = ""
     empty_step = ""
     add_words = ""
+
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        """Return what a row's page shows besides its form; ``found`` is None where one is made."""
+        return {}
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        found = self.get_object(request, unquote(object_id)) if object_id else None
+        context = {**(extra_context or {}), **self.page_context(request, found)}
+        try:
+            shown: HttpResponse = super().changeform_view(request, object_id, form_url, context)
+        except PlatformError as error:  # what an action refused undid the whole form
+            if request.method != "POST":
+                raise
+            said = [error.message, *(one.detail for one in error.problems)]
+            self.message_user(request, " ".join(said), messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+        return shown
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """Offer one button, which says what it does; more of the same is asked for anew."""
+        context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
+        shown: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
+        return shown
 
 
 class ReadOnlyAdmin(PlatformAdmin):

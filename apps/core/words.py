@@ -115,7 +115,7 @@ def rate_words(per_second: float) -> str:
         value = per_second * factor
         if value >= 1:
             return f"{value:,.0f}/{unit}" if value >= 100 else f"{value:.3g}/{unit}"
-    return "less than 1/day" if per_second else "0/h"
+    return "< 1/day" if per_second else "0/h"
 
 
 def age_words(moment: datetime, *, now: datetime | None = None) -> str:
@@ -141,10 +141,10 @@ def ago(moment: datetime | None) -> str:
     )
 
 
-def state_pill(state: str) -> str:
-    """Return a state as HTML: its word beside its colour."""
+def state_pill(state: str, tone: str = "") -> str:
+    """Return a state as HTML: its word beside its colour, which a word of its own app brings."""
     words = state_words(state)
-    return format_html('<span class="mp-state mp-{}">{}</span>', tone_of(words), words)
+    return format_html('<span class="mp-state mp-{}">{}</span>', tone or tone_of(words), words)
 
 
 def page_of(row: Model) -> str:

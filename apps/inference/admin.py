@@ -16,7 +16,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from unfold.decorators import display
 
 from apps.accounts.admin.door import caller_of_request
 from apps.accounts.admin.filters import ChipsFilter, TextFilter
@@ -24,11 +23,13 @@ from apps.accounts.models import ApiKey, User
 from apps.accounts.policies import ENVIRONMENTS, Action, Thing, may
 from apps.core import words
 from apps.core.admin import ReadOnlyAdmin
+from apps.core.errors import Invalid
 from apps.inference import answers, selectors
 from apps.inference.engine import errors
 from apps.inference.engine.buckets import OK
 from apps.inference.models import Prediction, PredictionRejected
 from apps.registry.models import ModelVersion
+from apps.registry.signature import signature_from_json
 
 CODES = tuple(
     sorted(
@@ -213,11 +214,9 @@ class PredictionAdmin(ReadOnlyAdmin):
     def model_version(self, one: Prediction) -> str:
         return f"{one.model} {one.version}"
 
-    @display(  # type: ignore[untyped-decorator]  # unfold ships no types
-        description="Status", label={OK: "success"} | dict.fromkeys(CODES, "danger")
-    )
+    @admin.display(description="Status")
     def outcome(self, one: Prediction) -> str:
-        return one.status
+        return words.state_pill(one.status, "good" if one.status == OK else "bad")
 
     @admin.display(description="Total")
     def total(self, one: Prediction) -> str:
@@ -254,19 +253,8 @@ class PredictionAdmin(ReadOnlyAdmin):
         reply: HttpResponse = super().changelist_view(request, context)
         return reply
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        found = self.get_object(request, object_id) if object_id else None
-        context = dict(extra_context or {})
-        if found is not None:
-            context |= {"one": found, "title": "Prediction", **_links_of(request, found)}
-        reply: HttpResponse = super().changeform_view(request, object_id, form_url, context)
-        return reply
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        return {"one": found, "title": "Prediction", **_links_of(request, found)} if found else {}
 
     def _get_obj_does_not_exist_redirect(
         self, request: HttpRequest, opts: Any, object_id: str
@@ -315,10 +303,11 @@ class PredictionRejectedAdmin(ReadOnlyAdmin):
 def _links_of(request: HttpRequest, one: Prediction) -> dict[str, Any]:
     """What a prediction names, as far as it is still there; it outlives all of it."""
     version = ModelVersion.objects.filter(model__name=one.model, number=one.version)
-    version_id = version.values_list("pk", flat=True).first()
+    version_id, signature = version.values_list("pk", "signature").first() or (None, None)
     key = ApiKey.objects.filter(pk=one.key_id).first() if one.key_id else None
     person = User.objects.filter(pk=one.user_id).first() if one.user_id is not None else None
-    question = None if one.inputs is None else answers.recorded(one.inputs, one.rows)
+    columns = _columns_of(signature)
+    question = None if one.inputs is None else answers.asked(one.inputs, one.rows, columns)
     return {
         "version_url": reverse("admin:registry_modelversion_change", args=[version_id])
         if version_id
@@ -332,3 +321,12 @@ def _links_of(request: HttpRequest, one: Prediction) -> dict[str, Any]:
             total_ms=one.total_ms, queue_ms=one.queue_ms, inference_ms=one.inference_ms
         ),
     }
+
+
+def _columns_of(signature: Any) -> tuple[str, ...]:
+    """Return the names of a row's numbers; empty where rows are objects or have no names."""
+    try:
+        inputs = signature_from_json(signature).inputs if signature else ()
+    except Invalid:  # written by another release of the platform; the numbers are still shown
+        return ()
+    return inputs[0].columns if len(inputs) == 1 else ()

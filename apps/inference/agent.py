@@ -206,17 +206,23 @@ class Agent:
     # --- roll-out -------------------------------------------------------------------------------
 
     def _mark_rolled_out(self) -> None:
-        """Note the releases that every living process follows."""
+        """Note the releases that every living process of every node follows."""
         living = self._node.living()
-        if not living:
+        here = {
+            key: endpoint.release.number
+            for key, endpoint in self._endpoints.items()
+            if endpoint.release is not None
+            and self._rolled_out.get(key) != endpoint.release.number
+            and all(one.routes.get(key) == endpoint.release.number for one in living)
+        }
+        if not living or not here:
             return
-        for key, endpoint in self._endpoints.items():
-            release = endpoint.release
-            if release is None or self._rolled_out.get(key) == release.number:
-                continue
-            if all(one.routes.get(key) == release.number for one in living):
-                releases.mark_rolled_out(endpoint.model, endpoint.environment, release.number)
-                self._rolled_out[key] = release.number
+        elsewhere = self._board.routes_elsewhere()
+        for key, number in here.items():
+            if all(routes.get(key) == number for routes in elsewhere):
+                endpoint = self._endpoints[key]
+                releases.mark_rolled_out(endpoint.model, endpoint.environment, number)
+                self._rolled_out[key] = number
 
     def tell_once(self) -> None:
         """Copy what the workers of this node report to where pages see it."""

@@ -89,6 +89,24 @@ def recorded(value: Any, rows: int) -> Drawn:
     return drawn(value, single="value")
 
 
+def asked(value: Any, rows: int, columns: Sequence[str] = ()) -> Drawn:
+    """Draw inputs as they were recorded: numbers of a question are no scores, and keep their order.
+
+    Args:
+        value: What was recorded.
+        rows: How many rows it has.
+        columns: Names of the numbers of a row, where the signature knows them.
+    """
+    row = value[0] if isinstance(value, list) and len(value) == 1 else None
+    if not _are_scores(row):
+        return recorded(value, rows)
+    assert isinstance(row, list)
+    named = (
+        columns if len(columns) == len(row) else [f"value {at}" for at in range(1, len(row) + 1)]
+    )
+    return Drawn(tuple(Part(name, _words(one)) for name, one in zip(named, row, strict=True)))
+
+
 def stages_of(
     *, total_ms: float, queue_ms: float, inference_ms: float, load_ms: float | None = None
 ) -> tuple[Stage, ...]:

@@ -7,7 +7,7 @@ Nothing that serves depends on it: without the database, nobody looks either.
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.db.models.functions import Now
 
 from apps.core.models import SnapshotEntry
@@ -69,6 +69,11 @@ class Board:
         if now >= self._beat_at:
             self._beat_at = now + HEARTBEAT_SECONDS
         self._written = told
+
+    def routes_elsewhere(self) -> list[Mapping[str, int]]:
+        """Return what the workers of all other nodes follow, as those last said."""
+        others = _rows(silent=False).exclude(node=self._node)
+        return list(others.values_list("routes", flat=True))
 
     def _rows(self) -> Any:
         return WorkerStatus.objects.filter(node=self._node)
@@ -197,7 +202,7 @@ def rollout_of(release: Release) -> Rollout:
     return Rollout(release.number, wanted.is_live, _seconds(release), tuple(workers))
 
 
-def _rows(*, silent: bool) -> Iterable[WorkerStatus]:
+def _rows(*, silent: bool) -> "QuerySet[WorkerStatus]":
     # By the database's clock, which also wrote them: the hosts' clocks may differ.
     edge = Now() - timedelta(seconds=SILENT_SECONDS)
     rows = WorkerStatus.objects.order_by("node", "worker")

@@ -25,7 +25,7 @@ from apps.registry.states import ReleaseState, VersionState
 
 MOST_NEEDS = 8
 MOST_LIVE = 20
-MOST_EVENTS = 12
+MOST_EVENTS = 9
 REJECTED_DAYS = 7
 
 

@@ -63,7 +63,8 @@ const markerLines = {
       ctx.stroke();
       ctx.font = "11px Inter, sans-serif";
       const width = ctx.measureText(marker.words).width;
-      ctx.fillText(marker.words, Math.min(x + 4, chartArea.right - width), chartArea.top + 10);
+      const left = x + 4 + width > chartArea.right ? x - 4 - width : x + 4;
+      ctx.fillText(marker.words, left, chartArea.top + 10);
       ctx.restore();
     }
   },
@@ -87,6 +88,7 @@ function settings(body) {
         borderWidth: body.kind === "line" ? 2 : 0,
         pointRadius: pointSizes(one.values),
         pointHitRadius: 12,
+        clip: 6,
         tension: 0.25,
         spanGaps: false,
         maxBarThickness: 26,

@@ -63,6 +63,10 @@ if (typeof document !== "undefined") {
     }
     toast(worked ? "Copied." : "Copying did not work. Select the text and copy it by hand.", 2);
   });
+  // On a phone the open tab may lie beyond the edge.
+  document.addEventListener("DOMContentLoaded", () => {
+    document.querySelector(".mp-tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  });
   // A session that ended answers a fragment with the sign-in page: go there instead of nesting it.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const asked = event.detail.xhr.responseURL || "";

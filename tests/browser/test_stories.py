@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from benchmarks.stack import tiny_model
 from tests.browser.site import CHROMIUM, PATIENCE_MS, Site
 from tests.browser.test_admin_story import make_files
 from tests.browser.town import AFTER, OPERATOR, STRANGERS, Town, make_person, town_with
@@ -28,6 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed; apt-get install chromium"),
 ]
 Enter = Callable[[str], Site]
+CHURN, PRICES, NEWCOMER = "churn", "prices", "nora"
 # A moment in the form that a date-and-time field takes.
 MOMENT = "%Y-%m-%dT%H:%M:%S"
 
@@ -151,7 +151,7 @@ def uploads_and_reloads(site: Site, town: Town) -> None:
     looked_at(site)
     keep_the_worker_busy(town, site.files)
     drop(site, "first.onnx")
-    site.page.get_by_label("Model", exact=True).fill("churn")
+    site.page.get_by_label("Model", exact=True).fill(CHURN)
     press(site.page, "Upload file")
     site.sees("The file is stored.")
     stages = site.page.get_by_role("list", name="Stages of the validation")
@@ -169,7 +169,7 @@ def tries_it(site: Site) -> None:
     numbers = page.get_by_label("x", exact=True)
     numbers.fill("1, two, 3, 4")
     numbers.press("Enter")
-    expect(page.locator("#try-f0-error")).to_contain_text("two")
+    expect(page.locator("#try-f0-error")).to_contain_text("Write numbers by comma")
     expect(page.locator("#try-answer")).to_contain_text("Fill in the marked fields.")
     numbers.fill("1, 2, 3, 4")
     numbers.press("Enter")
@@ -196,7 +196,7 @@ def copies_the_curl(site: Site) -> None:
     site.sees("Copied.")
     text = copied(site.page)
     assert text.startswith("curl ")
-    assert f"{site.url}/api/v1/predict/churn" in text
+    assert f"{site.url}/api/v1/predict/{CHURN}" in text
 
 
 def releases_to_staging(site: Site) -> None:
@@ -215,14 +215,14 @@ def releases_to_staging(site: Site) -> None:
 
 def asks_for_production(site: Site) -> None:
     page = site.page
-    open_version(site, "churn", 1)
+    open_version(site, CHURN, 1)
     site.sees("Live in staging")
     follow(page, "Release version")
     page.get_by_label("Reason").fill("Good in staging")
     press(page, "Ask for release to production")
     page.wait_for_url("**/registry/release/*/change/")
     site.sees("awaiting approval")
-    site.sees("You asked for it, so another person decides: tom.")
+    site.sees("You asked for it, so another person decides: tom")
     expect(page.get_by_role("button", name="Approve release")).to_have_count(0)
     looked_at(site)
 
@@ -237,7 +237,7 @@ def test_a_data_scientist_brings_a_file_to_staging_and_asks_for_production(
     copies_the_curl(site)
     releases_to_staging(site)
     asks_for_production(site)
-    find_by_keyboard(site, "churn")
+    find_by_keyboard(site, CHURN)
     site.page.wait_for_url("**/registry/registeredmodel/*/change/")
     site.sees("Version 1")
     looked_at(site)
@@ -251,7 +251,7 @@ def approves_from_the_bell(site: Site) -> None:
     bell = page.get_by_role("button", name=re.compile("Notifications, .* unread"))
     bell.focus()
     page.keyboard.press("Enter")
-    page.get_by_role("link", name=re.compile("Approval wanted: prices to production")).click()
+    page.get_by_role("link", name=re.compile(f"Approval wanted: {PRICES} to production")).click()
     page.wait_for_url("**/registry/release/*/change/")
     site.sees("sonja asks:")
     expect(panel(page, "What changes")).to_contain_text("version 1")
@@ -270,7 +270,7 @@ def decide(site: Site, reason: str) -> None:
 
 
 def sees_who_and_why(site: Site) -> None:
-    open_endpoint(site, "prices")
+    open_endpoint(site, PRICES)
     now = panel(site.page, "What serves now")
     for words in ("Version 1", "Released by", "sonja", "Approved by", "tom", "Needed for autumn"):
         expect(now).to_contain_text(words)
@@ -281,7 +281,7 @@ def sees_who_and_why(site: Site) -> None:
 def asks_for_a_canary(site: Site) -> None:
     """The data scientist wants a fifth of the traffic for the next version."""
     page = site.page
-    open_version(site, "prices", 2)
+    open_version(site, PRICES, 2)
     follow(page, "Release version")
     page.get_by_label("Share of the traffic, %").fill("20")
     expect(page.locator("#preview")).to_contain_text("Moves 20 % of the traffic")
@@ -295,12 +295,12 @@ def approves_from_home(site: Site) -> None:
     site.go("/admin/")
     looked_at(site)
     needs = panel(site.page, "Needs you")
-    needs.get_by_role("link", name="Release 2 of prices to production").click()
+    needs.get_by_role("link", name=f"Release 2 of {PRICES} to production").click()
     page = site.page
     page.wait_for_url("**/registry/release/*/change/")
     expect(panel(page, "What changes")).to_contain_text("20 %")
     decide(site, "A fifth is little")
-    open_endpoint(site, "prices")
+    open_endpoint(site, PRICES)
     now = panel(page, "What serves now")
     expect(now).to_contain_text("80 %")
     expect(now).to_contain_text("20 %")
@@ -320,7 +320,7 @@ def rolls_back(site: Site) -> None:
 
 
 def travels_back(site: Site, moment: datetime) -> None:
-    open_endpoint(site, "prices")
+    open_endpoint(site, PRICES)
     expect(panel(site.page, "What serves now")).to_contain_text("Release 3")
     then = panel(site.page, "What served at …")
     then.get_by_label("Moment, UTC").fill(moment.strftime(MOMENT))
@@ -335,12 +335,12 @@ def travels_back(site: Site, moment: datetime) -> None:
 def test_an_approver_approves_watches_rolls_back_and_sees_what_served_before(
     town: Town, enter: Enter
 ) -> None:
-    number = town.upload("sonja", "prices", 1)
-    town.ask_for_release("sonja", "prices", number, "Needed for autumn")
+    number = town.upload("sonja", PRICES, 1)
+    town.ask_for_release("sonja", PRICES, number, "Needed for autumn")
     tom = enter("tom")
     approves_from_the_bell(tom)
     sees_who_and_why(tom)
-    town.upload("sonja", "prices", 2)
+    town.upload("sonja", PRICES, 2)
     asks_for_a_canary(enter("sonja"))
     approves_from_home(tom)
     tom.page.wait_for_timeout(1100)  # the time machine's field knows whole seconds
@@ -387,16 +387,16 @@ def sees_traffic(site: Site, town: Town) -> None:
 def reads_a_prediction(site: Site) -> None:
     page = site.page
     site.go("/admin/inference/prediction/")
-    follow(page, "Any error")
+    follow(page, "any error")
     page.wait_for_url("**status=**")
-    expect(page.locator("tbody tr").first).to_be_visible()
+    expect(page.locator("tbody tr a").first).to_be_visible()
     looked_at(site)
     page.get_by_label("Model", exact=True).fill("wine")
     page.get_by_label("Model", exact=True).press("Enter")
     page.wait_for_url("**model=wine**")
-    follow(page, "Ok")
+    follow(page, "ok")
     page.wait_for_url("**status=ok**")
-    page.locator("tbody tr").first.get_by_role("link").first.click()
+    page.locator("tbody tr a").first.click()
     page.wait_for_url("**/prediction/*/change/**")
     stages = page.get_by_role("list", name="Time by stage").locator("li")
     expect(stages.first).to_be_visible()
@@ -405,19 +405,22 @@ def reads_a_prediction(site: Site) -> None:
     looked_at(site)
 
 
-VERBS = re.compile(r"^(Release version|Upload|Roll back|Deprecate|Archive|Make key|Add to team|Save)")
+VERBS = re.compile(
+    r"^(Release version|Upload|Roll back|Deprecate|Archive|Make key|Add to team|Save)\b"
+)
 
 
 def finds_nothing_to_change(site: Site, town: Town) -> None:
     """A viewer's pages have no button that changes something, and the doors behind are shut."""
     page = site.page
-    for open_it in (
+    visits: tuple[Callable[[], None], ...] = (
         lambda: open_version(site, "wine", 1),
         lambda: open_endpoint(site, "wine"),
         lambda: site.go("/admin/registry/modelversion/"),
         lambda: site.go("/admin/accounts/apikey/"),
         lambda: site.go("/admin/accounts/team/"),
-    ):
+    )
+    for open_it in visits:
         open_it()
         looked_at(site)
         found = page.get_by_role("link", name=VERBS).or_(page.get_by_role("button", name=VERBS))
@@ -427,9 +430,11 @@ def finds_nothing_to_change(site: Site, town: Town) -> None:
 
 
 def cannot_see_strangers(site: Site, town: Town, paths: list[str]) -> None:
+    """What is another team's looks like what is not there: 404, or home with a word of it."""
     for path in paths:
-        reply = site.page.request.get(f"{town.url}{path}")
-        assert reply.status == 404, f"{path}: {reply.status}"
+        reply = site.page.request.get(f"{town.url}{path}", max_redirects=0)
+        shown = reply.headers.get("location") if reply.status == 302 else reply.status
+        assert shown in (404, "/admin/"), f"{path}: {shown}"
 
 
 def addresses_of_strangers(site: Site) -> list[str]:
@@ -492,7 +497,7 @@ def makes_a_key(site: Site) -> None:
     assert secret not in page.content()
     looked_at(site)
     site.confirm("Revoke key", "The shop was closed")
-    expect(page.get_by_role("heading", level=1)).to_contain_text("revoked")
+    expect(page.locator(".mp-head h1")).to_contain_text("revoked")
     expect(panel(page, "History")).to_contain_text("The shop was closed")
     looked_at(site)
 
@@ -505,15 +510,15 @@ def runs_as_printed(site: Site, program: str) -> None:
 
 def adds_a_member(site: Site) -> None:
     page = site.page
-    make_person(site, "nora")
+    make_person(site, NEWCOMER)
     looked_at(site)
     site.go(f"/admin/accounts/team/?q={STRANGERS}")
     page.locator("tbody tr", has_text="Strangers").get_by_role("link").first.click()
-    page.get_by_label("Add a person").fill("nora")
+    page.get_by_label("Add a person").fill(NEWCOMER)
     page.get_by_label("Role", exact=True).select_option("contributor")
     press(page, "Add to team")
-    member = panel(page, "Members").locator("tr", has_text="nora")
-    expect(member.get_by_label("Role of nora")).to_have_value("contributor")
+    member = panel(page, "Members").locator("tr", has_text=NEWCOMER)
+    expect(member.get_by_label(f"Role of {NEWCOMER}")).to_have_value("contributor")
     looked_at(site)
 
 
@@ -528,29 +533,31 @@ def reads_the_record(site: Site) -> None:
     page.get_by_label("Who", exact=True).fill("admin")
     page.get_by_label("Who", exact=True).press("Enter")
     page.wait_for_url("**who=admin**")
-    follow(page, "Teams and people")
+    follow(page, "Members")
     looked_at(site)
-    expect(page.locator("tbody")).to_contain_text("nora")
+    expect(page.locator("tbody", has_text=NEWCOMER).first).to_be_visible()
     with page.expect_download() as started:
         follow(page, "Export CSV")
     with Path(started.value.path()).open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["Who"] for row in rows} == {"admin"}
-    assert any("nora" in row["What"] + row["Facts"] + row["Thing"] for row in rows)
+    assert any(NEWCOMER in row["What"] + row["Facts"] + row["Thing"] for row in rows)
 
 
 def walks_through_operations(site: Site) -> None:
     page = site.page
     site.go("/admin/core/work/")
-    expect(page.locator("tbody tr").first).to_be_visible()
     looked_at(site)
-    page.locator("tbody tr").first.get_by_role("link").first.click()
+    page.locator("tbody tr a").first.click()
     page.wait_for_url("**/work/*/change/**")
     looked_at(site)
-    for path in ("/admin/monitoring/notifications", "/admin/accounts/user/?q=nora"):
+    for path in ("/admin/monitoring/notifications", f"/admin/accounts/user/?q={NEWCOMER}"):
         site.go(path)
         looked_at(site)
-    follow(page, "nora") if page.get_by_role("link", name="nora", exact=True).count() else None
+    page.locator("tbody tr a", has_text=NEWCOMER).first.click()
+    page.wait_for_url("**/user/*/change/**")
+    expect(panel(page, "Teams and roles")).to_contain_text("Strangers")
+    looked_at(site)
 
 
 def test_an_operator_gives_keys_and_roles_and_reads_the_record(town: Town, enter: Enter) -> None:

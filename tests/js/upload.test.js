@@ -58,3 +58,14 @@ test("the checks are asked for by name and number, whatever the name holds", () 
   const pattern = "/admin/registry-pages/uploads/NAME/0/progress/";
   assert.equal(upload.progressOf(pattern, { model: "a.b", number: 12 }), "/admin/registry-pages/uploads/a.b/12/progress/");
 });
+
+test("a reload finds the version whose checks the page's address names", () => {
+  const version = { model: "a.b&c", number: 12 };
+  assert.deepEqual(upload.versionIn(upload.addressOf(version)), version);
+});
+
+test("an address that names no version, or half of one, shows an empty upload page", () => {
+  for (const query of ["", "?model=wine", "?checks=1", "?model=wine&checks=0", "?model=wine&checks=1x"]) {
+    assert.equal(upload.versionIn(query), null);
+  }
+});

@@ -3,11 +3,12 @@
 It stands here and not in core, because whose events one may read is a matter of teams.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -168,7 +169,7 @@ class EventAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
     ) -> tuple[QuerySet[Event], bool]:
-        """Look among the newest events only where the words may stand anywhere."""
+        """Look for the words anywhere in names and reasons; a request id is known whole."""
         term = search_term.strip().replace("\x00", "")
         if not term:
             return queryset, False
@@ -214,17 +215,8 @@ class EventAdmin(ReadOnlyAdmin):
         reply: HttpResponse = super().changelist_view(request, context)
         return reply
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        found = self.get_queryset(request).filter(pk=object_id).first() if object_id else None
-        context = {**(extra_context or {}), **(_page(found) if found else {})}
-        reply: HttpResponse = super().changeform_view(request, object_id, form_url, context)
-        return reply
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        return _page(found) if found else {}
 
     def chain(self, request: HttpRequest) -> HttpResponse:
         """Draw the state of the chain; the page asks again while a verification runs."""
@@ -254,7 +246,10 @@ class EventAdmin(ReadOnlyAdmin):
         """Send the rows that the list shows, by the same address line."""
         if not may_read_audit(request):
             raise Http404
-        rows = self.get_changelist_instance(request).get_queryset(request)
+        try:
+            rows = self.get_changelist_instance(request).get_queryset(request)
+        except IncorrectLookupParameters:  # the list says what is wrong with the address
+            return HttpResponseRedirect(_list_address(request))
         found = list(rows.select_related("seal")[: MOST_EXPORTED + 1])
         if len(found) > MOST_EXPORTED:
             self.message_user(
@@ -263,8 +258,7 @@ class EventAdmin(ReadOnlyAdmin):
                 "time, and export again.",
                 messages.WARNING,
             )
-            address = f"{reverse('admin:core_event_changelist')}?{request.GET.urlencode()}"
-            return HttpResponseRedirect(address)
+            return HttpResponseRedirect(_list_address(request))
         _record_export(request, len(found))
         name = f"audit-{timezone.now():%Y-%m-%dT%H%M}.csv"
         return StreamingHttpResponse(
@@ -273,6 +267,10 @@ class EventAdmin(ReadOnlyAdmin):
             content_type="text/csv; charset=utf-8",
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
+
+
+def _list_address(request: HttpRequest) -> str:
+    return f"{reverse('admin:core_event_changelist')}?{request.GET.urlencode()}"
 
 
 def _record_export(request: HttpRequest, rows: int) -> None:
@@ -315,8 +313,9 @@ def _page(event: Event) -> dict[str, Any]:
 
 
 def _day(text: str | None) -> datetime | None:
-    """Read the first moment of a day (UTC); None for what is none."""
+    """Read the first moment of a day (UTC); None for what is none, or has no day after it."""
     try:
-        return datetime.fromisoformat(text or "").replace(tzinfo=UTC)
+        day = datetime.fromisoformat(text or "").replace(tzinfo=UTC)
     except ValueError:
         return None
+    return day if day.year < MAXYEAR else None

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest
 
 from apps.accounts.callers import Caller
 from apps.accounts.models import User
 from apps.accounts.policies import Action, Thing, may
 from apps.accounts.selectors import caller_of_user, teams_of
 from apps.core.admin import PlatformAdmin
-from apps.core.errors import NotAuthenticated, PlatformError
+from apps.core.errors import NotAuthenticated
 
 
 def caller_of_request(request: HttpRequest) -> Caller:
@@ -33,26 +32,7 @@ def teams_where(caller: Caller, action: Action) -> list[int]:
 
 
 class AccountsAdmin(PlatformAdmin):
-    """A refusal by an action undoes the whole form and is said on it."""
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        try:
-            reply: HttpResponse = super().changeform_view(
-                request, object_id, form_url, extra_context
-            )
-        except PlatformError as error:
-            if request.method != "POST":
-                raise
-            words = [error.message, *(one.detail for one in error.problems)]
-            self.message_user(request, " ".join(words), messages.ERROR)
-            return HttpResponseRedirect(request.path)
-        return reply
+    """A screen over people, teams and keys."""
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Whoever may use the admin has these pages; the rows are those of the own teams."""

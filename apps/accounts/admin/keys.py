@@ -278,16 +278,8 @@ class KeyAdmin(AccountsAdmin):
         found = self.get_queryset(request).filter(pk=getattr(object_id, "pk", object_id))
         return found.filter(revoked_at__isnull=True).exists()
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        found = self.get_queryset(request).filter(pk=object_id).first() if object_id else None
-        context = {**(extra_context or {}), **(_page(found) if found else {"title": "Make key"})}
-        return super().changeform_view(request, object_id, form_url, context)
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        return _page(found) if found else {"title": "Make key"}
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         made, text = keys.issue_key(

@@ -62,7 +62,7 @@ class StandingFilter(ChipsFilter):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, AccountsAdmin):  # type: ignore[type-arg]  # not generic at run time
+class UserAdmin(DjangoUserAdmin, AccountsAdmin):  # type: ignore[type-arg,misc]  # no types of its own
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -136,31 +136,18 @@ class UserAdmin(DjangoUserAdmin, AccountsAdmin):  # type: ignore[type-arg]  # no
         """Sign-ins of everybody are a matter of platform admins."""
         return is_platform_admin(request) and request.user.is_active
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        context = {**(extra_context or {})}
-        user = None
-        if object_id and object_id.isdecimal():
-            user = User.objects.filter(pk=object_id).first()
-        if user is not None:
-            events = Event.objects.filter(
-                target_kind=User._meta.label_lower, target_id=str(user.pk)
-            ).exclude(verb="user.refreshed")
-            memberships = Membership.objects.filter(user=user).select_related("team")
-            context |= {
-                "memberships": memberships.order_by("team__name"),
-                "keys": [
-                    (key, key_state(key, timezone.now()))
-                    for key in ApiKey.objects.filter(owner=user).order_by("-created")[:SHOWN_KEYS]
-                ],
-                "events": events.order_by("-id")[:HISTORY],
-            }
-        return super().changeform_view(request, object_id, form_url, context)
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        if found is None:
+            return {}
+        events = Event.objects.filter(
+            target_kind=User._meta.label_lower, target_id=str(found.pk)
+        ).exclude(verb="user.refreshed")
+        newest = ApiKey.objects.filter(owner=found).order_by("-created")[:SHOWN_KEYS]
+        return {
+            "memberships": found.memberships.all(),
+            "keys": [(key, key_state(key, timezone.now())) for key in newest],
+            "events": events.order_by("-id")[:HISTORY],
+        }
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         """Say each switch in our words."""

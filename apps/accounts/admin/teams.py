@@ -125,17 +125,8 @@ class TeamAdmin(AccountsAdmin):
             *super().get_urls(),
         ]
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        found = self.get_queryset(request).filter(pk=object_id).first() if object_id else None
-        context = {**(extra_context or {})}
-        context |= self._page(request, found) if found else {"title": "Make team"}
-        return super().changeform_view(request, object_id, form_url, context)
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        return self._page(request, found) if found else {"title": "Make team"}
 
     def save_model(self, request: HttpRequest, obj: Team, form: Any, change: bool) -> None:
         actor = actor_of(caller_of_request(request))

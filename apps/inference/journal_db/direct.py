@@ -13,12 +13,9 @@ import time
 from dataclasses import asdict
 
 import orjson
-from django.db import DatabaseError, InterfaceError
 
 from apps.inference.engine.journal import PredictionRecord
-from apps.inference.journal_db import tables
-from apps.inference.journal_db.rows import Row, row_from
-from apps.inference.journal_db.shipper import LogUnavailable
+from apps.inference.journal_db.shipper import LogUnavailable, ship_batch
 from apps.registry.snapshot import FullSpool
 
 
@@ -27,7 +24,9 @@ class DirectJournal:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: list[Row] = []
+        # Whoever finds nothing waiting must know that what it noted is written, not under way.
+        self._writing = threading.Lock()
+        self._waiting: list[bytes] = []
         self._numbers = itertools.count(1)
         self._writer = f"web-{socket.gethostname()[:60]}-{os.getpid()}-{int(time.time())}"
 
@@ -35,23 +34,25 @@ class DirectJournal:
         with self._lock:
             numbered = {**asdict(record), "seq": next(self._numbers), "writer": self._writer}
             payload = orjson.dumps(numbered, option=orjson.OPT_SERIALIZE_NUMPY)
-            self._waiting.append(row_from(payload))
+            self._waiting.append(payload)
 
     def write_down(self) -> None:
-        """Write everything that waits, with its counts.
+        """Write everything that waits, with its counts; what is being written is waited for.
 
         Raises:
             LogUnavailable: The database does not take it; nothing is lost while this process lives.
         """
+        with self._writing:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
         with self._lock:
-            rows, self._waiting = self._waiting, []
-        if not rows:
-            return
+            payloads, self._waiting = self._waiting, []
         try:
-            tables.write(rows)
-        except (DatabaseError, InterfaceError) as error:
+            ship_batch(payloads)
+        except LogUnavailable as error:
             with self._lock:
-                self._waiting = [*rows, *self._waiting]
+                self._waiting = [*payloads, *self._waiting]
             raise LogUnavailable(
                 "The answer could not be recorded, so it is not shown. Try again in a moment."
             ) from error

@@ -116,7 +116,7 @@ def _ship_segment(segment: Segment, *, torn_is_normal: bool) -> Shipped:
     total = Shipped(segments=1)
     most = tables.MOST_ROWS[connection.vendor]
     for start in range(0, len(content.payloads), most):
-        total += _ship_batch(content.payloads[start : start + most])
+        total += ship_batch(content.payloads[start : start + most])
         time.sleep(tables.PAUSE_SECONDS[connection.vendor])
     if content.torn_bytes and not torn_is_normal:
         _keep_damaged(segment, content.torn_bytes)
@@ -130,7 +130,12 @@ class _Record:
     row: Row
 
 
-def _ship_batch(payloads: Sequence[bytes]) -> Shipped:
+def ship_batch(payloads: Sequence[bytes]) -> Shipped:
+    """Write some records with their counts; what can never be a row is put aside with its reason.
+
+    Raises:
+        LogUnavailable: The database does not answer; some of them may be written already.
+    """
     records: list[_Record] = []
     total = Shipped()
     for payload in payloads:

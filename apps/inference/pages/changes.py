@@ -1,6 +1,6 @@
 """Numbers beside those of the period before: what changed, in words; plain Python."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from apps.core.words import count_words, milliseconds_words, percent_words, rate_words
@@ -63,11 +63,11 @@ def error_rate(one: Traffic) -> float | None:
 
 
 def figures_of(now: Traffic, before: Traffic, *, seconds: int, words: str) -> list[Figure]:
-    """Return the numbers on top of a page of traffic."""
+    """Return the numbers on top of a page of traffic; without a period before, no changes."""
     share, former = error_rate(now), error_rate(before)
     average = now.count / seconds
     often = f"{rate_words(average)} on average, " if average * 60 >= 1 else ""
-    return [
+    figures = [
         _figure(
             "Requests", now.count, before.count, "neither",
             count_words(now.count), f"{often}{words}",
@@ -93,6 +93,7 @@ def figures_of(now: Traffic, before: Traffic, *, seconds: int, words: str) -> li
             count_words(now.rows), f"{count_words(now.cache_hits)} requests from stored answers",
         ),
     ]  # fmt: skip
+    return figures if before.count else [replace(one, change="", tone="") for one in figures]
 
 
 def _figure(

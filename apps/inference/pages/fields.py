@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from apps.registry.signature import Dtype, Signature, TensorSpec
 
 # A longer list of numbers is typed as JSON.
@@ -236,7 +238,8 @@ def _read(one: Field, text: str, image: bytes | None) -> tuple[str, Any, str]:
     try:
         said = source.lower() if one.dtype is Dtype.BOOL else source
         value = json.loads(said, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        orjson.dumps(value)  # Python reads numbers and signs that a question cannot hold
+    except (ValueError, TypeError, RecursionError):
         return text, None, _unreadable(one)
     if one.kind == "number" and isinstance(value, bool | list | dict | str | type(None)):
         return text, None, _unreadable(one)

@@ -95,7 +95,7 @@ def _uncounted(asked: dict[str, str]) -> str:
     if asked.get("q") or asked.get("unit"):
         return "Single predictions and units are not counted beforehand, so there is no chart."
     version = asked.get("version", "")
-    if version and not (version.isascii() and version.isdecimal() and int(version) < 2**31):
+    if version and not (version.isascii() and version.isdecimal() and len(version) < 10):
         return "A version is a number, as 3."
     if version and not (asked.get("model") or asked.get("key_id")):
         return "Name the model, too, to see how often its version was asked."

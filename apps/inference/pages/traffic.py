@@ -7,6 +7,7 @@ a colleague who may see it.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,7 +26,7 @@ from apps.accounts.policies import ENVIRONMENTS, Action, Thing, may, unseen
 from apps.accounts.selectors import teams_of
 from apps.core import words
 from apps.core.charts import Marker
-from apps.core.errors import Invalid
+from apps.core.errors import Invalid, NotFound
 from apps.core.sheets import csv_lines
 from apps.inference import traffic, windows
 from apps.inference.api.analytics import AnalyticsSerializer, body_of, scope_and_window
@@ -66,15 +67,13 @@ def traffic_page(request: HttpRequest) -> HttpResponse:
         "off": [Chip(f"{name}: {asked[name]}", _href(asked, **{name: ""}), is_on=True)
                 for name in FILTERS if asked.get(name)],
         "since": asked.get("from", ""), "until": asked.get("to", ""),
-        "kept": {name: asked[name] for name in FILTERS if asked.get(name)},
     }  # fmt: skip
     try:
         scope, window = scope_and_window(caller_of_request(request), _typed(asked))
-    except Invalid as error:
+    except (Invalid, NotFound) as error:
         context |= {"problem": error.message, "ranges": _ranges(asked, "")}
-        return render(
-            request, "inference/traffic.html", page_context(request, "Traffic", **context)
-        )
+        is_there = isinstance(error, Invalid)  # else a name was mistyped: the form stays to mend it
+        return _page(request, context, HTTPStatus.OK if is_there else HTTPStatus.NOT_FOUND)
     context |= _seen(scope, window, name="traffic") | {
         "ranges": _ranges(asked, window.name),
         "is_of_many": scope.model is None and scope.key_id is None,
@@ -87,8 +86,11 @@ def traffic_page(request: HttpRequest) -> HttpResponse:
     return _page(request, context)
 
 
-def _page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
-    return render(request, "inference/traffic.html", page_context(request, "Traffic", **context))
+def _page(
+    request: HttpRequest, context: dict[str, Any], status: int = HTTPStatus.OK
+) -> HttpResponse:
+    context = page_context(request, "Traffic", **context)
+    return render(request, "inference/traffic.html", context, status=status)
 
 
 @page

@@ -1,9 +1,11 @@
 """Try it: a version's signature as a form, and its answer on the same page."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -14,6 +16,7 @@ from apps.accounts.admin.door import caller_of_request
 from apps.accounts.models import User
 from apps.accounts.policies import Action, Thing, may
 from apps.core.errors import FieldProblem, PlatformError
+from apps.core.words import size_words
 from apps.inference.answers import drawn, stages_of
 from apps.inference.api.dialects import strict_json
 from apps.inference.pages.door import page, version_for
@@ -22,7 +25,7 @@ from apps.inference.pages.trying import Tried, environment_of, try_version
 from apps.registry.models import ModelVersion
 from apps.registry.selectors import environments_serving
 from apps.registry.signature import Signature, signature_from_json
-from apps.registry.snippets import PRODUCTION, snippets_for
+from apps.registry.snippets import PRODUCTION, Snippet, snippets_for
 
 FORM, JSON = "form", "json"
 # A body of many megabytes is not written out again on the page.
@@ -60,8 +63,9 @@ def _answered(
     by_form = request.POST.get("mode", FORM) == FORM and bool(fields)
     context: dict[str, Any] = {"version": version, "fields": fields if by_form else ()}
     if by_form:
-        images = {name: file.read() for name, file in request.FILES.items()}  # type: ignore[union-attr]  # never a list here
+        images, too_large = _images(request, fields)
         question, fields = question_from(fields, request.POST.dict(), images)
+        fields = tuple(replace(one, error=too_large.get(one.name, one.error)) for one in fields)
         if request.POST.get("show") == JSON:
             return render(request, "inference/question.html", {"question": _shown(question)})
         context["fields"] = fields
@@ -78,6 +82,24 @@ def _answered(
     return render(request, "inference/answer.html", context)
 
 
+def _images(
+    request: HttpRequest, fields: tuple[Field, ...]
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Read the files of the form's images; those that no question may hold stay on the disk."""
+    images: dict[str, bytes] = {}
+    too_large: dict[str, str] = {}
+    for one in fields:
+        file: Any = request.FILES.get(one.name)
+        if file is None or one.kind != "image":
+            continue
+        if file.size > settings.MAX_IMAGE_PREDICT_BYTES:
+            most = size_words(settings.MAX_IMAGE_PREDICT_BYTES)
+            too_large[one.name] = f"The file is larger than {most}. Choose a smaller image."
+        else:
+            images[one.name] = file.read()
+    return images, too_large
+
+
 def _ask(
     request: HttpRequest, version: ModelVersion, signature: Signature, body: bytes
 ) -> dict[str, Any]:
@@ -89,13 +111,23 @@ def _ask(
     is_live = environment in environments_serving(version)
     return _told(signature, tried) | {
         "is_live": is_live,
-        "snippets": snippets_for(
-            host=f"{request.scheme}://{request.get_host()}",
-            model=version.model.name,
-            environment=environment if is_live else PRODUCTION,
-            body=strict_json.loads(body),
-        ),
+        "snippets": _snippets(request, version, signature, body, environment if is_live else ""),
     }
+
+
+def _snippets(
+    request: HttpRequest, version: ModelVersion, signature: Signature, body: bytes, serves_in: str
+) -> tuple[Snippet, ...]:
+    """Return the question as programs; none when writing them out would take many seconds."""
+    takes_images = any(one.image for one in signature.inputs)  # large ones are files in a snippet
+    if len(body) > MOST_SHOWN and not takes_images:
+        return ()
+    return snippets_for(
+        host=f"{request.scheme}://{request.get_host()}",
+        model=version.model.name,
+        environment=serves_in or PRODUCTION,
+        body=strict_json.loads(body),
+    )
 
 
 def _told(signature: Signature, tried: Tried) -> dict[str, Any]:

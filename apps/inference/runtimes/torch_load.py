@@ -3,6 +3,9 @@
 The walls around this process are what holds. What is checked here is the second wall, and says in
 words what a hostile or odd file wanted: before PyTorch reads a ``.pt2``, the names of its operators
 and its formulas are held against a list, and none of its pickles may hold more than tensors.
+
+What is checked is what PyTorch's own reader of zips gives, beside what Python's gives: a file can
+be made that shows each of them other members.
 """
 
 import ast
@@ -84,26 +87,91 @@ def open_program(path: Path) -> Opened:
     Raises:
         Unloadable: It is no program, or holds more than tensors and known operators.
     """
-    names = _members(path)
+    views = _views(path)
+    kinds = {_container_of(one) for one in views}
+    container = kinds.pop()
+    if kinds:
+        raise Unloadable("The file shows PyTorch's reader another content than Python's.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if container is Container.TORCHSCRIPT:
+            if len(views) < 2:  # its reader lists nothing that could be checked
+                raise Unloadable("PyTorch's reader cannot list what this TorchScript holds.")
+            return _open_script(path, views)
+        return _open_exported(path, views)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One reader's members.
+
+    PyTorch finds most members whatever the case of their names, so the checks do too.
+
+    Attributes:
+        names: Each member as ``/<folder>/.../<name>``, without PyTorch's one outer folder.
+        read: Gives the content of one of the names.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+
+def _container_of(view: _View) -> Container:
     try:
-        container = torch_container(names)
+        container = torch_container([name.removeprefix("/") for name in view.names])
     except NotAModel as error:
         raise Unloadable(error.message, error.remedy) from error
     if container is None:
         raise Unloadable("The file is no PyTorch program.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if container is Container.TORCHSCRIPT:
-            return _open_script(path, names)
-        return _open_exported(path, names)
+    return container
 
 
-def _members(path: Path) -> list[str]:
+def _views(path: Path) -> list[_View]:
+    """The members as Python's reader gives them, and as PyTorch's does if it opens the file."""
+    views = [_python_view(path)]
+    own = _own_view(path)
+    if own is not None:
+        views.append(own)
+    return views
+
+
+def _python_view(path: Path) -> _View:
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
+            full = {_without_root(name): name for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError) as error:
         raise Unloadable("The file is damaged or ends too early.") from error
+
+    def read(name: str) -> bytes:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(full[name])
+
+    return _View(tuple(full), read)
+
+
+def _without_root(name: str) -> str:
+    """PyTorch puts everything into one folder; files of torch 2.7 and before have none."""
+    _, slash, inner = name.partition("/")
+    return f"/{inner}" if slash else f"/{name}"
+
+
+def _own_view(path: Path) -> _View | None:
+    from torch import _C
+
+    library: Any = _C  # it says no types
+    try:
+        reader = library.PyTorchFileReader(str(path))
+        names = [str(name) for name in reader.get_all_records()]
+    except RuntimeError:  # an exported program without the folder is read by Python's reader
+        return None
+    if len({name.lower() for name in names}) != len(names):
+        raise Unloadable("The file holds the same name twice.")
+
+    def read(name: str) -> bytes:
+        content: bytes = reader.get_record(name.removeprefix("/"))
+        return content
+
+    return _View(tuple(f"/{name}" for name in names), read)
 
 
 def _unreadable(kind: str, error: Exception) -> Unloadable:
@@ -120,16 +188,21 @@ def _words(error: BaseException) -> str:
 
 # -- TorchScript -------------------------------------------------------------------------------
 
-# The built-in operators that reach outside: the file system and other machines.
+# The built-in operators that reach outside, the file system and other machines, as words anywhere
+# in the code: `t = torch` gives them another owner, and blanks and comments may stand before them.
+# `getattr` takes a name as a text, which has many spellings; PyTorch writes it for the members of a
+# sequence, `getattr(layers, "0")`, and only the plain spelling is let through.
 REACHES_OUT = re.compile(
-    rb"\b(?:torch|ops\.\w+)\.(from_file|save|load|rpc_\w+|to_here)\b|\b(rpc_\w+)\("
+    rb"\b(from_file|save|load_tensor|to_here|rpc_\w+"
+    rb"|getattr(?!\([\w.()]+, \"[^\"\\]*\"\)))\b"
 )
 
 
-def _open_script(path: Path, names: list[str]) -> Opened:
+def _open_script(path: Path, views: list[_View]) -> Opened:
     import torch
 
-    _check_code(path, names)
+    for view in views:
+        _check_code(view)
     library: Any = torch.jit  # it says no types
     try:
         module = library.load(str(path), map_location="cpu").eval()
@@ -144,20 +217,20 @@ def _open_script(path: Path, names: list[str]) -> Opened:
     return Opened(Container.TORCHSCRIPT, wanted, call, module)
 
 
-def _check_code(path: Path, names: list[str]) -> None:
+def _check_code(view: _View) -> None:
     """Look for operators that reach outside; the code in the file is text."""
-    with zipfile.ZipFile(path) as archive:
-        for name in names:
-            if "/code/" not in name or not name.endswith(".py"):
-                continue
-            found = REACHES_OUT.search(archive.read(name))
-            if found is not None:
-                operator = (found[1] or found[2]).decode("ascii", "replace")
-                raise Unloadable(
-                    f"This TorchScript uses the operator {operator}, which reads or writes "
-                    "outside the model. Nothing of it was run.",
-                    "Keep everything the model needs in its parameters and buffers.",
-                )
+    for name in view.names:
+        if not name.lower().endswith(".py"):
+            continue
+        found = REACHES_OUT.search(view.read(name))
+        if found is not None:
+            raise Unloadable(
+                f"The code of this TorchScript says {found[1].decode('ascii', 'replace')}, the "
+                "name of an operator that reads or writes outside the model. Nothing of it was "
+                "run.",
+                "Keep everything the model needs in its parameters and buffers. If it is only a "
+                "name of your own or a word in a text, choose another.",
+            )
 
 
 def _script_inputs(arguments: Any) -> Iterator[Wanted]:
@@ -201,10 +274,11 @@ FORMULA_FUNCTIONS = frozenset(
 SYMBOL = re.compile(r"[a-z]{1,5}\d{1,9}")
 
 
-def _open_exported(path: Path, names: list[str]) -> Opened:
+def _open_exported(path: Path, views: list[_View]) -> Opened:
     import torch.export
 
-    _check_exported(path, names)
+    for view in views:
+        _check_exported(view)
     try:
         with path.open("rb") as file, _tensors_only():
             program = torch.export.load(file)
@@ -216,28 +290,33 @@ def _open_exported(path: Path, names: list[str]) -> Opened:
         raise
     except Exception as error:
         raise _unreadable("exported program", error) from error
-    return _exported(program, module, _made_with(path, names))
+    return _exported(program, module, _made_with(views[0]))
 
 
-def _check_exported(path: Path, names: list[str]) -> None:
+CONSTANTS = "/data/constants/"
+OLD_GRAPH = "/serialized_exported_program.json"
+CUSTOM_OBJECT = (
+    "This exported program carries a custom object, which is a pickle of any kind.",
+    "Export a module whose constants are tensors and numbers.",
+)
+
+
+def _check_exported(view: _View) -> None:
     """Hold operators and formulas against the lists before PyTorch looks them up."""
-    with zipfile.ZipFile(path) as archive:
-        for name in names:
-            short = name.rpartition("/")[2]
-            if "/data/constants/" in name and not short.startswith(("tensor_", "model_")):
-                raise Unloadable(
-                    "This exported program carries a custom object, which is a pickle of any kind.",
-                    "Export a module whose constants are tensors and numbers.",
-                )
-            if "/models/" in name or short == "serialized_exported_program.json":
-                _check_graph(archive, name)
+    for name in view.names:
+        low = name.lower()
+        constant = low.removeprefix(CONSTANTS)
+        if constant != low and not constant.startswith(("tensor_", "model_")):
+            raise Unloadable(*CUSTOM_OBJECT)
+        if low.startswith("/models/") or low.endswith(OLD_GRAPH):
+            _check_graph(view.read(name))
 
 
-def _check_graph(archive: zipfile.ZipFile, name: str) -> None:
-    if archive.getinfo(name).file_size > MOST_GRAPH_BYTES:
+def _check_graph(content: bytes) -> None:
+    if len(content) > MOST_GRAPH_BYTES:
         raise Unloadable(f"The graph is larger than {MOST_GRAPH_BYTES >> 20} MB.")
     try:
-        body = json.loads(archive.read(name))
+        body = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise Unloadable("The graph of this exported program cannot be read.") from error
     for key, value in _said(body):
@@ -293,10 +372,12 @@ def _tensors_only() -> Iterator[None]:
     this has no other threads that load.
     """
     import torch
+    from torch import _C
     from torch.export.pt2_archive import _package
 
     library: Any = torch
     reader: Any = _package
+    native = vars(_C)
     load = library.load
 
     def load_tensors(file: Any, **_: Any) -> Any:
@@ -309,14 +390,20 @@ def _tensors_only() -> Iterator[None]:
                 "Export with example inputs that are tensors, numbers, and lists or dicts of them.",
             ) from error
 
-    kept = reader.pickle
+    def no_object(_: Any) -> Any:
+        raise Unloadable(*CUSTOM_OBJECT)
+
+    # Nothing of this module may unpickle by itself, and no object of C++ is made from bytes.
+    kept, kept_object = reader.pickle, native["_pickle_load_obj"]
     library.load = load_tensors
-    reader.pickle = None  # nothing of this module may unpickle by itself
+    reader.pickle = None
+    native["_pickle_load_obj"] = no_object
     try:
         yield
     finally:
         library.load = load
         reader.pickle = kept
+        native["_pickle_load_obj"] = kept_object
 
 
 def _what(error: Exception) -> str:
@@ -325,12 +412,11 @@ def _what(error: Exception) -> str:
     return found[1] if found else _words(error)[:200]
 
 
-def _made_with(path: Path, names: list[str]) -> str:
-    with zipfile.ZipFile(path) as archive:
-        for name in names:
-            if "/models/" in name:
-                version = json.loads(archive.read(name)).get("torch_version")
-                return version[:40] if isinstance(version, str) else ""
+def _made_with(view: _View) -> str:
+    for name in view.names:
+        if name.startswith("/models/"):
+            version = json.loads(view.read(name)).get("torch_version")
+            return version[:40] if isinstance(version, str) else ""
     return ""
 
 

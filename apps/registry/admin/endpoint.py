@@ -47,23 +47,23 @@ class EndpointAdmin(RegistryAdmin):
     # The page says everything in its own words and order; there is no form.
     fields = readonly_fields = ("environment",)
 
-    @admin.display(description="model", ordering="model__name")
+    @admin.display(description="Model", ordering="model__name")
     def title(self, endpoint: Endpoint) -> str:
         return endpoint.model.name
 
-    @admin.display(description="serves")
+    @admin.display(description="Serves")
     def serves(self, endpoint: Any) -> str:
         return arms_words(endpoint.live[0].typed_arms()) if endpoint.live else "nothing"
 
-    @admin.display(description="since")
+    @admin.display(description="Since")
     def since(self, endpoint: Any) -> str:
         return ago(endpoint.live[0].decided) if endpoint.live else DASH
 
-    @admin.display(description="by")
+    @admin.display(description="By")
     def who(self, endpoint: Any) -> str:
         return endpoint.live[0].actor_name if endpoint.live else DASH
 
-    @admin.display(description="requests, last hour")
+    @admin.display(description="Requests, last hour")
     def requests(self, endpoint: Any) -> str:
         # Filled by one request for the whole list: traffic is known one floor above.
         name = f"{endpoint.environment}:{endpoint.model.name}"
@@ -89,19 +89,8 @@ class EndpointAdmin(RegistryAdmin):
         found: HttpResponse = reply
         return found
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        context = dict(extra_context or {})
-        found = self.get_queryset(request).filter(pk=object_id).first() if object_id else None
-        if found is not None:
-            context |= endpoint_context(request, found)
-        reply: HttpResponse = super().changeform_view(request, object_id, form_url, context)
-        return reply
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        return endpoint_context(request, found) if found else {}
 
 
 @admin.register(Release)
@@ -120,19 +109,19 @@ class ReleaseAdmin(RegistryAdmin):
     change_form_template = "admin/registry/release.html"
     fields = readonly_fields = ("number",)
 
-    @admin.display(description="release", ordering="id")
+    @admin.display(description="Release", ordering="id")
     def title(self, release: Release) -> str:
         return f"{release.endpoint.model.name}, release {release.number}"
 
-    @admin.display(description="environment", ordering="endpoint__environment")
+    @admin.display(description="Environment", ordering="endpoint__environment")
     def environment(self, release: Release) -> str:
         return release.endpoint.environment
 
-    @admin.display(description="state", ordering="state")
+    @admin.display(description="State", ordering="state")
     def state_shown(self, release: Release) -> str:
         return state_pill(release.state)
 
-    @admin.display(description="change")
+    @admin.display(description="Change")
     def change(self, release: Any) -> str:
         before = tuple(arm_from_json(arm) for arm in release.arms_before or ())
         now = arms_words(release.typed_arms())
@@ -142,15 +131,15 @@ class ReleaseAdmin(RegistryAdmin):
             return f"{now}, unchanged"
         return f"{versions_words(shares_of(before))} → {now}"
 
-    @admin.display(description="asked by", ordering="actor_name")
+    @admin.display(description="Asked by", ordering="actor_name")
     def asked_by(self, release: Release) -> str:
         return release.actor_name
 
-    @admin.display(description="why")
+    @admin.display(description="Why")
     def why(self, release: Release) -> str:
         return Truncator(release.reason).chars(REASON_CHARACTERS) or DASH
 
-    @admin.display(description="asked", ordering="id")
+    @admin.display(description="Asked", ordering="id")
     def age(self, release: Release) -> str:
         return ago(release.created)
 
@@ -183,19 +172,8 @@ class ReleaseAdmin(RegistryAdmin):
             *super().get_urls(),
         ]
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        context = dict(extra_context or {})
-        found = self.get_queryset(request).filter(pk=object_id).first() if object_id else None
-        if found is not None:
-            context |= release_context(request, found)
-        reply: HttpResponse = super().changeform_view(request, object_id, form_url, context)
-        return reply
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        return release_context(request, found) if found else {}
 
 
 def awaiting_badge(request: HttpRequest) -> str:

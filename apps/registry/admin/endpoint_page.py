@@ -61,7 +61,7 @@ def endpoint_context(request: HttpRequest, endpoint: Endpoint) -> dict[str, Any]
         "releases": _entries(page, may_roll_back=may_roll_back),
         "releases_page": page,
         "back": target,
-        "newest_ready": _newest_ready(request, endpoint),
+        "newest_ready": _newest_ready(request, endpoint, live),
     }
 
 
@@ -105,12 +105,16 @@ def _entries(page: Page[Release], *, may_roll_back: bool) -> list[Entry]:
     ]
 
 
-def _newest_ready(request: HttpRequest, endpoint: Endpoint) -> ModelVersion | None:
-    """Return what would be released next, to those who may ask for it."""
+def _newest_ready(
+    request: HttpRequest, endpoint: Endpoint, live: Release | None
+) -> ModelVersion | None:
+    """Return what would be released next, to those who may ask; not what serves all by itself."""
     if not may(caller_of_request(request), Action.RELEASE_ASK, thing_of(endpoint)):
         return None
     ready = ModelVersion.objects.filter(model_id=endpoint.model_id, state__in=RELEASABLE)
-    return ready.only("pk", "number").order_by("-number").first()
+    newest = ready.only("pk", "number").order_by("-number").first()
+    alone = live is not None and newest is not None and live.version_numbers == {newest.number}
+    return None if alone else newest
 
 
 def release_context(request: HttpRequest, release: Release) -> dict[str, Any]:

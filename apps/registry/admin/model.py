@@ -15,7 +15,7 @@ from apps.accounts.admin.door import caller_of_request
 from apps.accounts.admin.filters import TeamFilter
 from apps.accounts.policies import Action, Thing, may
 from apps.accounts.selectors import actor_of, teams_of
-from apps.core.errors import Invalid, PlatformError
+from apps.core.errors import Invalid
 from apps.core.words import DASH, page_of, state_pill
 from apps.registry import selectors
 from apps.registry.admin.door import ReasonForm, RegistryAdmin
@@ -74,6 +74,9 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if "team" in self.fields:  # teams are made and changed on their own pages
+            for doing in ("add", "change", "view", "delete"):
+                setattr(self.fields["team"].widget, f"can_{doing}_related", False)
         if self.instance.pk:
             self.initial["tags"] = ", ".join(self.instance.tags)
 
@@ -140,7 +143,7 @@ class ModelAdmin(RegistryAdmin):
     add_words = "Make model"
     change_list_template = "admin/registry/models.html"
     change_form_template = "admin/registry/model.html"
-    add_form_template = "admin/change_form.html"
+    add_form_template = "admin/registry/model_add.html"
 
     @admin.display(description="In production")
     def production(self, model: Any) -> str:
@@ -227,31 +230,11 @@ class ModelAdmin(RegistryAdmin):
         # The admin logs and links the row it gave; it becomes the one that was saved.
         obj.__dict__.update(saved.__dict__)
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        context = dict(extra_context or {})
-        found = self.get_queryset(request).filter(pk=object_id).first() if object_id else None
-        if found is not None:
-            context |= page_context(request, found)
-            context["may_upload"] = self._may_upload(request, found)
-            context |= {
-                "title": found.name,
-                "show_save_and_add_another": False,
-                "show_save_and_continue": False,
-            }
-        try:
-            reply: HttpResponse = super().changeform_view(request, object_id, form_url, context)
-        except PlatformError as error:
-            if request.method != "POST":
-                raise
-            self.message_user(request, error.message, messages.ERROR)
-            return HttpResponseRedirect(request.get_full_path())
-        return reply
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        if found is None:
+            return {}
+        may_upload = self._may_upload(request, found)
+        return page_context(request, found) | {"title": found.name, "may_upload": may_upload}
 
     def response_change(self, request: HttpRequest, obj: RegisteredModel) -> HttpResponse:
         """Stay on the page whose settings were saved."""

@@ -280,21 +280,27 @@ def decide(request: HttpRequest, pk: int) -> HttpResponse:
         said = " ".join(str(one) for found in form.errors.values() for one in found)
         messages.error(request, said)
         return HttpResponseRedirect(words.page_of(waiting))
-    caller = caller_of_request(request)
-    act = releases.approve if form.cleaned_data["decision"] == APPROVE else releases.reject
     try:
-        decided = act(
-            waiting,
-            actor=actor_of(caller),
-            person_id=caller.user_id,
-            reason=form.cleaned_data["reason"],
-        )
+        decided = _decided(caller_of_request(request), waiting, form.cleaned_data)
     except PlatformError as error:
         messages.error(request, error.message)
     else:
         state = words.state_words(decided.state)
         messages.success(request, f"Release {decided.number} is {state}.")
     return HttpResponseRedirect(words.page_of(waiting))
+
+
+def _decided(caller: Caller, waiting: Release, said: dict[str, Any]) -> Release:
+    actor, reason = actor_of(caller), said["reason"]
+    if said["decision"] == REJECT:  # whatever is live by now, it stays so
+        return releases.reject(waiting, actor=actor, person_id=caller.user_id, reason=reason)
+    return releases.approve(
+        waiting,
+        actor=actor,
+        person_id=caller.user_id,
+        reason=reason,
+        expected_release=said["expected_release"],
+    )
 
 
 # --- what several pages show --------------------------------------------------------------------

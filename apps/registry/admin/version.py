@@ -48,19 +48,19 @@ class VersionAdmin(RegistryAdmin):
     # The page says everything in its own words and order; there is no form.
     fields = readonly_fields = ("number",)
 
-    @admin.display(description="version", ordering="id")
+    @admin.display(description="Version", ordering="id")
     def title(self, version: ModelVersion) -> str:
         return str(version)
 
-    @admin.display(description="state", ordering="state")
+    @admin.display(description="State", ordering="state")
     def state_shown(self, version: ModelVersion) -> str:
         return state_pill(version.state)
 
-    @admin.display(description="uploaded", ordering="id")
+    @admin.display(description="Uploaded", ordering="id")
     def uploaded(self, version: ModelVersion) -> str:
         return ago(version.created)
 
-    @admin.display(description="size", ordering="size")
+    @admin.display(description="Size", ordering="size")
     def size_shown(self, version: ModelVersion) -> str:
         return size_words(version.size)
 
@@ -119,20 +119,11 @@ class VersionAdmin(RegistryAdmin):
             *super().get_urls(),
         ]
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        context = dict(extra_context or {})
-        found = self.get_queryset(request).filter(pk=object_id).first() if object_id else None
-        if found is not None:
-            context |= page_context(request, found)
-            context["may_release"] = self.has_release_permission(request, found)
-        reply: HttpResponse = super().changeform_view(request, object_id, form_url, context)
-        return reply
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        if found is None:
+            return {}
+        may_release = self.has_release_permission(request, found)
+        return page_context(request, found) | {"may_release": may_release}
 
     # -- what may be done, by state and permission ---------------------------------------------
 

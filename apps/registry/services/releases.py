@@ -120,12 +120,23 @@ def make_release(
 
 
 @transaction.atomic
-def approve(release: Release, *, actor: Actor, person_id: int, reason: str = "") -> Release:
+def approve(
+    release: Release,
+    *,
+    actor: Actor,
+    person_id: int,
+    reason: str = "",
+    expected_release: int | None = None,
+) -> Release:
     """Let a waiting release go live; only another person than the one who asked may.
+
+    ``expected_release`` is the number of the live release the person saw, 0 for none; None does
+    not look.
 
     Raises:
         NotAllowed: The person asked for it.
-        Conflict: It no longer waits, or something newer went live in between.
+        Conflict: It no longer waits, something newer went live in between, or another release is
+            live than expected.
     """
     endpoint = _locked(release.endpoint)
     release = selectors.find_release(endpoint, release.number)
@@ -138,6 +149,7 @@ def approve(release: Release, *, actor: Actor, person_id: int, reason: str = "")
             f"Release {live.number} went live after release {release.number} was asked for. "
             "Ask for a new release."
         )
+    _check_expected(live, expected_release)
     _check_versions(endpoint, release.typed_arms())
     _replace(live)
     _decide(release, ReleaseState.LIVE, actor=actor, person_id=person_id, reason=reason)

@@ -208,6 +208,15 @@ def test_no_cell_of_the_export_is_a_formula(team: Team, boss: User) -> None:
     assert row[8] == "'=cmd|' /C calc'!A0"
 
 
+@pytest.mark.parametrize("query", ["colour=blue", "until=9999-12-31", "from=0001-01-01"])
+def test_an_address_that_somebody_wrote_by_hand_breaks_neither_list_nor_export(
+    boss: User, query: str
+) -> None:
+    client = page(boss)
+    assert client.get(f"{LIST}?{query}", follow=True).status_code == 200
+    assert client.get(f"{LIST}export/?{query}", follow=True).status_code == 200
+
+
 def test_an_export_that_would_be_too_long_says_how_to_narrow_it(
     boss: User, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:

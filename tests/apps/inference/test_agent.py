@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from apps.core.models import SnapshotClock
 from apps.core.snapshot_file import SnapshotReader, SnapshotWriter
 from apps.inference import agent as module
 from apps.inference.agent import Agent, Round, only_agent
-from apps.inference.models import Prediction
+from apps.inference.models import Prediction, WorkerStatus
 from apps.inference.node import LoadedVersion, Node, WorkerReport
+from apps.inference.worker_status import Board
 from apps.registry.models import ModelVersion, Release
 from apps.registry.services import lifecycle, releases
 from tests.factories.accounts import SYSTEM, make_key, make_member, make_team
@@ -303,6 +305,37 @@ def test_a_release_is_rolled_out_when_every_living_process_follows_it(files: Fil
     when = release.rolled_out_at
     assert rolled_out()
     assert release.rolled_out_at == when
+
+
+@pytest.mark.django_db
+def test_a_release_is_rolled_out_when_the_workers_of_other_nodes_follow_it_too(
+    files: Files,
+) -> None:
+    release = make_release(make_version(make_model("wine")))
+    report: dict[str, Any] = {"epoch": "e", "generation": 1, "state": "ready"}
+    follows = {"production/wine": release.number}
+    files.node.report(WorkerReport(1, **report, routes=follows))
+    there = Board("elsewhere")
+    there.show([WorkerReport(1, **report)])
+    files.agent.poll_once()
+    release.refresh_from_db()
+    assert release.rolled_out_at is None
+    there.show([WorkerReport(1, **report, routes=follows)])
+    files.agent.poll_once()
+    release.refresh_from_db()
+    assert release.rolled_out_at is not None
+
+
+@pytest.mark.django_db
+def test_a_node_that_fell_silent_does_not_hold_up_a_roll_out(files: Files) -> None:
+    release = make_release(make_version(make_model("wine")))
+    report: dict[str, Any] = {"epoch": "e", "generation": 1, "state": "ready"}
+    files.node.report(WorkerReport(1, **report, routes={"production/wine": release.number}))
+    Board("elsewhere").show([WorkerReport(1, **report)])
+    WorkerStatus.objects.update(seen_at=timezone.now() - timedelta(minutes=1))
+    files.agent.poll_once()
+    release.refresh_from_db()
+    assert release.rolled_out_at is not None
 
 
 @pytest.mark.django_db

@@ -95,6 +95,20 @@ def test_another_teams_numbers_are_not_there_and_a_viewer_sees_the_own(
     assert {client.get(url).status_code for url in parts(world)} == {status}
 
 
+@pytest.mark.parametrize("query", ["model=typo", "model=theirs", "team=typo", "key=typo"])
+def test_a_filter_that_names_nothing_is_said_beside_the_filters(
+    client: Client, world: World, query: str
+) -> None:
+    make_model("theirs", team=make_team("red"))
+    sign_in(client, world, "viewer")
+    reply = client.get(f"{PAGE}?{query}")
+    page = reply.content.decode()
+    name = query.partition("=")[2]
+    assert reply.status_code == 404
+    assert f"There is no `{name}` here, or it belongs to a team that you are not in." in page
+    assert "Show traffic" in page
+
+
 def test_the_page_shows_figures_charts_and_models_with_unit_and_time(
     client: Client, world: World
 ) -> None:
@@ -177,6 +191,12 @@ def test_the_rate_of_an_endpoint_is_one_line(client: Client, world: World) -> No
     )
 
 
+def test_less_than_a_request_a_minute_is_said_as_a_count(client: Client, world: World) -> None:
+    world.called(2, total_ms=2.0)
+    sign_in(client, world, "viewer")
+    assert text_of(client, f"{BASE}/rate/wine/production/").startswith("2 requests, last hour; ")
+
+
 def test_usage_of_a_team_is_listed_by_model_and_key(client: Client, world: World) -> None:
     world.called(3)
     world.called(1, status="deadline")
@@ -191,6 +211,7 @@ def test_cells_of_a_list_are_filled_by_one_answer_and_only_with_own_things(
     client: Client, world: World
 ) -> None:
     world.called(1234, rows=1)
+    world.called(5, arm="try", source="try", key_id=None)
     red = make_team("red")
     theirs = make_key(red, make_member(red, Role.MAINTAINER))[0]
     make_model("theirs", team=red)
@@ -203,6 +224,12 @@ def test_cells_of_a_list_are_filled_by_one_answer_and_only_with_own_things(
     assert '<span id="cell-model-rates-wine"' in rates
     assert ">1,234</span>" in rates
     assert "theirs" not in rates
+    asked = "production:wine,staging:wine,production:theirs,nowhere:wine,wine"
+    rates = text_of(client, f"{BASE}/cells/?what=endpoint-rates&ids={asked}")
+    assert rates.count("<span") == 2
+    assert '<span id="cell-endpoint-rates-production:wine"' in rates
+    assert ">1,234</span>" in rates
+    assert ">0</span>" in rates
     assert client.get(f"{BASE}/cells/?what=all&ids=wine").status_code == 400
 
 
@@ -245,10 +272,13 @@ def test_the_chart_above_the_list_counts_what_the_list_shows(
     world.called(1, ts=timezone.now() - timedelta(days=40))
     sign_in(client, world, "viewer")
     page = text_of(client, f"{BASE}/match-rate/?{query.format(key=world.key.pk)}")
-    assert f"{count} of them" in page
+    assert f"{count} request" in page
 
 
-@pytest.mark.parametrize("query", ["unit=u", "q=x", "version=3", "version=x", "environment=x"])
+@pytest.mark.parametrize(
+    "query",
+    ["unit=u", "q=x", "version=3", "version=x", f"version={'9' * 5000}", "environment=x"],
+)
 def test_where_nothing_is_counted_the_chart_says_why(
     client: Client, world: World, query: str
 ) -> None:

@@ -23,6 +23,7 @@ from apps.core import storage
 from apps.inference import traffic, windows, wiring
 from apps.inference.engine.routing import TRY_ARM
 from apps.inference.models import Prediction
+from apps.inference.pages import tries
 from apps.registry.models import ModelVersion
 from tests.factories.accounts import make_member, make_team, make_user
 from tests.factories.registry import make_model, make_release, make_upload, make_version
@@ -142,6 +143,33 @@ def test_what_cannot_be_read_is_not_asked_at_all(
     page = client.post(address(version), {"mode": "json", "body": "{"}).content.decode()
     assert "mp-bad" in page
     assert Prediction.objects.count() == 0
+
+
+@pytest.mark.parametrize("typed", ["1, 2, 3, 1" + "0" * 30, '["\\ud800", 1, 1, 1]'])
+@pytest.mark.parametrize("show", ["", "json"])
+def test_what_json_of_the_api_cannot_hold_is_said_at_its_field(
+    client: Client, team: Team, version: ModelVersion, typed: str, show: str
+) -> None:
+    signed_in(client, team)
+    reply = client.post(address(version), {"mode": "form", "show": show, "f0": typed})
+    assert reply.status_code == 200
+    page = reply.content.decode()
+    assert ("Write numbers by comma" in page) is not bool(show)
+    assert Prediction.objects.count() == 0
+
+
+def test_a_question_that_fills_the_screen_is_answered_without_programs(
+    client: Client, team: Team, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tries, "MOST_SHOWN", 40)
+    signed_in(client, team)
+    short, long = ({"instances": [[1, 1, 1, 1]] * rows} for rows in (1, 20))
+    page = client.post(address(version), {"mode": "json", "body": json.dumps(short)})
+    assert "This question as curl" in page.content.decode()
+    page = client.post(address(version), {"mode": "json", "body": json.dumps(long)})
+    assert "This question as curl" not in page.content.decode()
+    assert "too long to be shown as a program" in page.content.decode()
+    assert "Answer as JSON" in page.content.decode()
 
 
 def test_the_forms_values_become_the_json_on_request(
@@ -348,7 +376,7 @@ def test_a_serving_role_that_does_not_answer_is_named_in_words(
 
 
 def test_an_image_is_uploaded_as_a_file_and_shown_before(
-    client: Client, team: Team, version: ModelVersion
+    client: Client, team: Team, version: ModelVersion, settings: Any
 ) -> None:
     signed_in(client, team)
     signature = {
@@ -374,3 +402,12 @@ def test_an_image_is_uploaded_as_a_file_and_shown_before(
     picture.name = "white.png"
     reply = client.post(address(version), {"mode": "form", "show": "json", "f0": picture})
     assert "iVBOR" in reply.content.decode()
+    picture.seek(0)
+    reply = client.post(address(version), {"mode": "form", "show": "json", "f9": picture})
+    assert "iVBOR" not in reply.content.decode(), "the form has no such field"
+    settings.MAX_IMAGE_PREDICT_BYTES = 10
+    picture.seek(0)
+    reply = client.post(address(version), {"mode": "form", "f0": picture})
+    error = reply.content.decode().split('id="try-f0-error" hx-swap-oob="true">')[1]
+    assert error.startswith("The file is larger than 10 bytes. Choose a smaller image.")
+    assert Prediction.objects.count() == 0

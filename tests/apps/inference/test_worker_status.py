@@ -19,7 +19,7 @@ from apps.inference import worker_status
 from apps.inference.agent import Agent, Round
 from apps.inference.models import WorkerStatus
 from apps.inference.node import LoadedVersion, Node, WorkerReport
-from apps.inference.worker_status import Board, Standing, node_name, rollout_of
+from apps.inference.worker_status import Board, Standing, Worker, node_name, rollout_of
 from apps.registry.models import Release
 from apps.registry.services import releases
 from tests.factories.accounts import PASSWORD, make_member, make_team
@@ -365,3 +365,12 @@ def test_a_release_that_is_not_there_has_no_part(viewer: Client) -> None:
     assert viewer.get(part(99)).status_code == 404
     unknown = reverse("inference-pages:rollout", args=["nothing", "moon", 1])
     assert viewer.get(unknown).status_code == 404
+
+
+@pytest.mark.parametrize(("given", "host"), [("", "vm"), ("pod-7", "pod-7"), ("rack:3", "rack:3")])
+def test_a_workers_place_is_said_without_the_folder(
+    given: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_status.socket, "gethostname", lambda: "vm")
+    node = node_name(given, Path("/srv/var/serving"))
+    assert Worker(node, 1, Standing.WARM, "").host == host

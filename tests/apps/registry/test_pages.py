@@ -169,6 +169,18 @@ def test_the_card_is_rendered_and_runs_nothing(boss: Client, wine: RegisteredMod
     assert 'href="javascript' not in raw
 
 
+def test_what_the_uploader_says_is_rendered_and_runs_nothing(
+    boss: Client, wine: RegisteredModel
+) -> None:
+    said = "# Cultivars\n\n<script>alert(1)</script> **bold**"
+    version = make_version(wine)
+    ModelVersion.objects.filter(pk=version.pk).update(description=said)
+    raw = boss.get(page(version)).content.decode()
+    assert "<h3>Cultivars</h3>" in raw
+    assert "<strong>bold</strong>" in raw
+    assert "<script>alert" not in raw
+
+
 def test_calling_it_is_said_with_this_host_and_the_live_versions_example(
     boss: Client, wine: RegisteredModel
 ) -> None:

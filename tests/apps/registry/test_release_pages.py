@@ -285,6 +285,15 @@ def test_roll_back_is_offered_only_where_an_older_release_served(
     assert "Roll back to release 1" in boss.get(shown).content.decode()
 
 
+def test_what_serves_alone_is_not_offered_for_release_again(
+    boss: Client, version: ModelVersion
+) -> None:
+    shown = page("endpoint", endpoint_of(version.model).pk)
+    assert "Release version 1" not in boss.get(shown).content.decode()
+    make_version(version.model)
+    assert "Release version 2" in boss.get(shown).content.decode()
+
+
 def test_a_roll_back_of_something_else_than_was_seen_is_refused_on_the_form(
     boss: Client, replaced: Release, second: ModelVersion
 ) -> None:
@@ -400,6 +409,26 @@ def test_a_decision_needs_its_reason_and_a_choice(
     assert boss.get(url).status_code == 405
     waiting.refresh_from_db()
     assert waiting.state == ReleaseState.AWAITING_APPROVAL
+
+
+def test_an_approval_of_another_change_than_was_seen_is_refused(
+    boss: Client, waiting: Release
+) -> None:
+    later = releases.make_release(
+        waiting.endpoint, version=1, reason="back", actor=SYSTEM, person_id=waiting.requested_by_id
+    )
+    shown = boss.get(page("release", later.pk)).content.decode()
+    assert 'name="expected_release" value="1"' in shown
+    act(boss, "approve", waiting, reason="fine")
+    url = reverse("admin:registry_release_decide", args=[later.pk])
+    form = {"decision": "approve", "reason": "as seen", "expected_release": 1}
+    said = text_of(boss.post(url, form, follow=True))
+    assert "Release 2 is live now, you expected 1." in said
+    later.refresh_from_db()
+    assert later.state == ReleaseState.AWAITING_APPROVAL
+    boss.post(url, form | {"expected_release": 2})
+    later.refresh_from_db()
+    assert later.state == ReleaseState.LIVE
 
 
 def test_a_stranger_finds_no_such_request(waiting: Release) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from apps.inference.answers import drawn, recorded, stages_of
+from apps.inference.answers import asked, drawn, recorded, stages_of
 
 
 def test_shares_of_classes_are_bars_of_percent_with_the_largest_first() -> None:
@@ -69,6 +69,22 @@ def test_recorded_columns_are_read_back_as_rows() -> None:
     assert said.rows is not None
     assert said.rows["rows"] == [["1", "1", "0.5"], ["2", "2", "0.25"]]
     assert recorded({"x": {"dtype": "float32", "sha256": "ab"}}, rows=1).parts[0].plain
+
+
+def test_the_numbers_of_a_question_are_no_scores_and_keep_their_order() -> None:
+    plain = asked([[14.2, 1065, 0.3]], 1)
+    assert plain.is_plain
+    assert [(one.name, one.value) for one in plain.parts] == [
+        ("value 1", "14.2"), ("value 2", "1065"), ("value 3", "0.3"),
+    ]  # fmt: skip
+    named = asked([[14.2, 1065, 0.3]], 1, ("alcohol", "proline", "hue"))
+    assert [one.name for one in named.parts] == ["alcohol", "proline", "hue"]
+    assert asked([[1.0, 2.0]], 1, ("one",)).parts[1].name == "value 2"
+
+
+def test_a_question_of_named_or_many_rows_is_drawn_as_recorded() -> None:
+    assert asked([{"age": 41, "bmi": 32.1}], 1) == recorded([{"age": 41, "bmi": 32.1}], 1)
+    assert asked([[1, 2], [3, 4]], 2) == recorded([[1, 2], [3, 4]], 2)
 
 
 def test_stages_follow_each_other_and_fill_the_whole() -> None:

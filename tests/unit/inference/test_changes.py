@@ -28,9 +28,9 @@ def test_a_change_is_a_part_of_the_former_number(
         (100.1, 100, "as before"),
         (1500, 100, "15 times as before"),
         (5, 0, "none before"),
-        (0, 0, "nothing to compare with"),
+        (0, 0, ""),
         (None, 3, "nothing in this time"),
-        (3, None, "nothing to compare with"),
+        (3, None, ""),
     ],
 )
 def test_a_change_is_said_in_words(now: float | None, before: float | None, words: str) -> None:
@@ -48,6 +48,19 @@ def test_without_requests_there_is_no_error_rate_and_no_latency() -> None:
     assert error_rate(traffic()) is None
     figures = figures_of(traffic(), traffic(10, 1, 2.0), seconds=3600, words="last hour")
     assert [one.value for one in figures] == ["0", "-", "-", "-", "-", "0"]
+
+
+def test_an_average_is_said_only_where_it_is_at_least_one_a_minute() -> None:
+    often, seldom = (
+        figures_of(traffic(count), traffic(9), seconds=3600, words="last hour")[0].note
+        for count in (60, 59)
+    )
+    assert (often, seldom) == ("1/min on average, last hour", "last hour")
+
+
+def test_without_requests_before_no_figure_says_how_it_changed() -> None:
+    figures = figures_of(traffic(7, 1, 2.0), traffic(), seconds=3600, words="last hour")
+    assert {(one.change, one.tone) for one in figures} == {("", "")}
 
 
 def test_every_figure_names_its_unit_and_its_time() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -198,3 +199,107 @@ def test_torchscript_that_reaches_files_is_refused_by_name(kind: Any, tmp_path: 
     path = programs.script(kind(str(tmp_path / "file")), tmp_path / "m.pt")
     with pytest.raises(Unloadable, match="reads or writes outside the model"):
         open_program(path)
+
+
+# Other ways to write what ``torch.from_file`` says; the compiler takes each of them.
+WRITTEN_OTHERWISE = {
+    "blanks": "return torch. from_file({0!r}, False, 8)",
+    "another owner": "t = torch\n    return t.from_file({0!r}, False, 8)",
+    "a comment": "return (torch.# of its own\n    from_file)({0!r}, False, 8)",
+    "a name as text": 'return getattr(torch, "from\\137file")({0!r}, False, 8)',
+    "a plain name as text": 'return getattr(torch, "from_file")({0!r}, False, 8)',
+    "another name for getattr": (
+        "of = getattr\n    return of(torch, 'from\\137file')({0!r}, False, 8)"
+    ),
+    "another owner that writes": "t = ops.aten\n    t.save(x, {0!r})\n    return x",
+}
+
+
+def _saying(code: str, path: Path) -> Path:
+    programs.script(programs.Twice(), path)
+    changed = code.encode()
+    return programs.rewritten(
+        path, ".py", lambda said: said.replace(b"return torch.mul(x, 2)", changed)
+    )
+
+
+@pytest.mark.parametrize("way", WRITTEN_OTHERWISE)
+def test_an_operator_on_files_is_found_however_it_is_written(way: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\0" * 64)
+    code = WRITTEN_OTHERWISE[way].format(str(tmp_path / "file"))
+    path = _saying(code, tmp_path / "m.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        load: Any = torch.jit.load  # it says no types
+        assert load(str(path))(FOUR) is not None, "the compiler takes it"
+    with pytest.raises(Unloadable, match="reads or writes outside the model"):
+        open_program(path)
+
+
+@pytest.mark.parametrize(("here", "there"), [("/code/", "/CODE/"), (".py", ".PY")])
+def test_code_is_found_whatever_the_case_of_its_name(here: str, there: str, tmp_path: Path) -> None:
+    path = programs.script(programs.Reads(str(tmp_path / "file")), tmp_path / "m.pt")
+    programs.renamed(path, lambda name: name.replace(here, there))
+    with pytest.raises(Unloadable, match="reads or writes outside the model"):
+        open_program(path)
+
+
+def _two_faced_script(folder: Path) -> Path:
+    shown = programs.script(programs.Twice(), folder / "shown.pt")
+    hidden = programs.script(programs.Reads(str(folder / "file")), folder / "hidden.pt")
+    return programs.two_faced(shown, hidden, folder / "two.pt")
+
+
+def _two_faced_program(folder: Path) -> Path:
+    formula = f"open({str(folder / 'touched')!r}, 'w')"
+
+    def change(body: dict[str, Any]) -> None:
+        value = body["graph_module"]["graph"]["tensor_values"]["x"]
+        value["sizes"][0]["as_expr"]["expr_str"] = formula
+
+    shown = programs.exported(programs.Scores(), folder / "shown.pt2", FOUR)
+    hidden = programs.exported(programs.Scores(), folder / "hidden.pt2", FOUR)
+    return programs.two_faced(shown, programs.in_graph(hidden, change), folder / "two.pt2")
+
+
+@pytest.mark.parametrize("make", [_two_faced_script, _two_faced_program])
+def test_a_file_that_shows_each_reader_other_members_is_refused(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = make(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None, "to Python's reader it is a good archive"
+    with pytest.raises(NotAModel, match="damaged"):
+        recognise(path)
+    with pytest.raises(Unloadable, match=r"outside the model|no plain formula"):
+        open_program(path)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_torchscript_whose_members_pytorch_does_not_list_is_not_opened(tmp_path: Path) -> None:
+    path = programs.script(programs.Twice(), tmp_path / "m.pt")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("in_no_folder", b"x")
+    with pytest.raises(Unloadable, match="cannot list"):
+        open_program(path)
+
+
+@pytest.mark.parametrize("name", ["custom_obj_0", "custom_obj_0/tensor_0", "opaque_obj_0/model_0"])
+def test_an_object_among_the_constants_is_refused_wherever_it_lies(
+    name: str, tmp_path: Path
+) -> None:
+    path = programs.exported(programs.Scores(), tmp_path / "m.pt2", FOUR)
+    root = zipfile.ZipFile(path).namelist()[0].partition("/")[0]
+    for folder in ("data/constants", "DATA/Constants"):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(f"{root}/{folder}/{name}", b"x")
+        with pytest.raises(Unloadable, match="custom object"):
+            open_program(path)
+        programs.exported(programs.Scores(), path, FOUR)
+
+
+def test_no_object_is_made_from_bytes_while_a_program_is_read() -> None:
+    with torch_load._tensors_only(), pytest.raises(Unloadable, match="custom object"):
+        torch._C._pickle_load_obj(b"")
+    with pytest.raises(RuntimeError):
+        torch._C._pickle_load_obj(b"")
