@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -255,18 +255,6 @@ class PredictionAdmin(ReadOnlyAdmin):
 
     def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
         return {"one": found, "title": "Prediction", **_links_of(request, found)} if found else {}
-
-    def _get_obj_does_not_exist_redirect(
-        self, request: HttpRequest, opts: Any, object_id: str
-    ) -> HttpResponseRedirect:
-        """Say what may be the matter: a new record needs some seconds, an old one is purged."""
-        self.message_user(
-            request,
-            "There is no such prediction here. One of a moment ago is here within seconds; an old "
-            "one is past retention; another team's is not shown.",
-            messages.WARNING,
-        )
-        return HttpResponseRedirect(reverse("admin:inference_prediction_changelist"))
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)

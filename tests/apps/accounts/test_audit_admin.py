@@ -64,7 +64,7 @@ def test_a_maintainer_reads_the_events_of_the_own_team_and_no_other(team: Team) 
     own = Event.objects.filter(team_id=team.pk).first()
     assert foreign is not None
     assert own is not None
-    assert page(ada).get(f"{LIST}{foreign.pk}/change/").status_code == 302
+    assert page(ada).get(f"{LIST}{foreign.pk}/change/").status_code == 404
     assert page(ada).get(f"{LIST}{own.pk}/change/").status_code == 200
 
 

@@ -116,7 +116,7 @@ def test_another_teams_prediction_is_not_there(client: Client, analyst: User, te
     theirs = prediction(team_id=team.pk + 1)
     missing = client.get(detail("x"))
     reply = client.get(detail(theirs.id))
-    assert reply.status_code == missing.status_code == 302  # the admin's way to say: not there
+    assert reply.status_code == missing.status_code == 404
 
 
 def test_who_is_in_no_team_has_no_list(client: Client) -> None:
@@ -202,7 +202,8 @@ def test_a_prediction_that_is_not_there_says_what_may_be_the_matter(
     client: Client, analyst: User
 ) -> None:
     reply = client.get(detail("018f0000-0000-7000-8000-000000000000"), follow=True)
-    assert "One of a moment ago is here within seconds" in reply.content.decode()
+    assert reply.status_code == 404
+    assert "A prediction of a moment ago is here within seconds" in reply.content.decode()
 
 
 def test_rejected_records_are_for_platform_admins(client: Client, analyst: User) -> None:
