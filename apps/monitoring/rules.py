@@ -111,7 +111,9 @@ def _approvers(release: Release) -> list[int]:
     roles = dict(Membership.objects.filter(team_id=model.team_id).values_list("user_id", "role"))
     people = User.objects.filter(Q(pk__in=roles) | Q(is_superuser=True), is_active=True)
     found = []
-    for user in people.exclude(pk=release.requested_by_id).order_by("pk"):
+    for user in people.order_by("pk"):
+        if user.pk == release.requested_by_id:
+            continue
         mine = {model.team_id: Role(roles[user.pk])} if user.pk in roles else {}
         caller = Caller(user.pk, user.username, user.is_superuser, mine, frozenset())
         if may(caller, Action.RELEASE_APPROVE, thing):

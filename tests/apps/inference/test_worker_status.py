@@ -1,5 +1,6 @@
 """What workers run, in the database: written by agents, read by the page that follows a release."""
 
+import socket
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -371,6 +372,6 @@ def test_a_release_that_is_not_there_has_no_part(viewer: Client) -> None:
 def test_a_workers_place_is_said_without_the_folder(
     given: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_status.socket, "gethostname", lambda: "vm")
+    monkeypatch.setattr(socket, "gethostname", lambda: "vm")
     node = node_name(given, Path("/srv/var/serving"))
     assert Worker(node, 1, Standing.WARM, "").host == host
