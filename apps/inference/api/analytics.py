@@ -65,7 +65,7 @@ class StepSerializer(NumbersSerializer):
     at = serializers.DateTimeField()
 
 
-class VersionSerializer(serializers.Serializer[Any]):
+class VersionTrafficSerializer(serializers.Serializer[Any]):
     version = serializers.IntegerField()
     requests = serializers.ListField(child=serializers.IntegerField(), help_text="By step.")
 
@@ -77,7 +77,7 @@ class CodeSerializer(serializers.Serializer[Any]):
     )
 
 
-class ModelSerializer(NumbersSerializer):
+class ModelTrafficSerializer(NumbersSerializer):
     model = serializers.CharField()
 
 
@@ -90,9 +90,9 @@ class AnalyticsSerializer(serializers.Serializer[Any]):
     total = NumbersSerializer()
     before = NumbersSerializer()
     steps = StepSerializer(many=True)
-    versions = VersionSerializer(many=True, help_text="Where one model is asked about.")
+    versions = VersionTrafficSerializer(many=True, help_text="Where one model is asked about.")
     codes = CodeSerializer(many=True)
-    models = ModelSerializer(
+    models = ModelTrafficSerializer(
         many=True, help_text="The models with most requests, where none is asked about."
     )
 
