@@ -9,7 +9,7 @@ import csv
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -367,7 +367,8 @@ def sees_traffic(site: Site, town: Town) -> None:
     page.wait_for_url("**range=hour**")
     page.get_by_label("Model", exact=True).fill("wine")
     page.get_by_label("From (UTC)").fill(town.split.strftime("%Y-%m-%dT%H:%M"))
-    page.get_by_label("To (UTC)").fill(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M"))
+    ends = datetime.now(UTC) + timedelta(minutes=1)
+    page.get_by_label("To (UTC)").fill(ends.strftime("%Y-%m-%dT%H:%M"))
     page.get_by_label("To (UTC)").press("Enter")
     page.wait_for_url("**model=wine**")
     expect(page.get_by_role("link", name="Take away the filter model: wine")).to_be_visible()
