@@ -182,7 +182,7 @@ BAD = {
     ),
     "metrics no object": (form(part("metrics", "[1]"), part("file", ONNX, "a")), "/metrics"),
     "bad signature": (form(part("signature", "{}"), part("file", ONNX, "a")), "/signature/inputs"),
-    "unknown format": (form(part("format", "pytorch"), part("file", ONNX, "a")), "/format"),
+    "unknown format": (form(part("format", "keras"), part("file", ONNX, "a")), "/format"),
     "parent no number": (form(part("parent", "x"), part("file", ONNX, "a")), "/parent"),
     "no such parent": (
         form(part("name", "wine"), part("parent", "7"), part("file", ONNX, "a")),
