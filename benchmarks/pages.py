@@ -15,6 +15,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from django.test import Client
 
 BAR_MS = 300.0
 ROUNDS = 5
@@ -48,7 +52,7 @@ def _database(*, sqlite: bool, folder: Path) -> Iterator[None]:
         services.stop(running)
 
 
-def _visit(name: str, path: str, client: object) -> Visit:
+def _visit(name: str, path: str, client: "Client") -> Visit:
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
@@ -56,7 +60,7 @@ def _visit(name: str, path: str, client: object) -> Visit:
     for _ in range(ROUNDS):
         with CaptureQueriesContext(connection) as captured:
             started = time.perf_counter()
-            reply = client.get(path)  # type: ignore[attr-defined]
+            reply = client.get(path)
             spent.append((time.perf_counter() - started) * 1000)
         queries = len(captured)
     assert reply is not None

@@ -1,6 +1,6 @@
 """The screens of API keys: make one and see it once, look at what it may do, revoke it."""
 
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ from apps.core.errors import PlatformError
 from apps.core.models import Event
 
 HISTORY = 30
+LAST_SECOND = time(23, 59, 59)
 STATES = ("active", "expires soon", "expired", "revoked")
 # What a key's life is chosen from: days, or a date of one's own.
 LIVES = (("30", "30 days"), ("90", "90 days"), ("365", "1 year"), ("date", "Until a date"))
@@ -63,7 +64,7 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for th
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         teams = teams_of(self.caller).filter(pk__in=teams_where(self.caller, Action.KEY_ISSUE))
-        self.fields["team"].queryset = teams.order_by("name")  # type: ignore[attr-defined]
+        self.fields["team"].queryset = teams.order_by("name")  # type: ignore[attr-defined]  # a choice of rows
         if len(teams) == 1:
             self.fields["team"].initial = teams[0].pk
 
@@ -113,8 +114,7 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for th
         if day is None:
             self.add_error("expires_on", "Choose the date on which the key shall end.")
             return timezone.now() + keys.LIFE
-        moment = timezone.datetime(day.year, day.month, day.day, 23, 59, 59)  # type: ignore[attr-defined]
-        return timezone.make_aware(moment)
+        return timezone.make_aware(datetime.combine(day, LAST_SECOND))
 
     def _check(self, rule: Any, field: str | None) -> None:
         """Let a rule speak at the field it is about; the pointer of a problem says which."""
@@ -297,7 +297,7 @@ class KeyAdmin(AccountsAdmin):
         )
         # The admin logs and shows the row it gave; it becomes the one that was made.
         obj.__dict__.update(made.__dict__)
-        request.issued_key = text  # type: ignore[attr-defined]
+        request.issued_key = text  # type: ignore[attr-defined]  # for this reply only
 
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
@@ -308,7 +308,7 @@ class KeyAdmin(AccountsAdmin):
             "title": f"The key {obj.name} is made",
             "opts": self.opts,
             "key": obj,
-            "text": request.issued_key,  # type: ignore[attr-defined]
+            "text": request.issued_key,  # type: ignore[attr-defined]  # set by save_model
             "scopes": said.scope_words(obj.scopes),
             "models": said.reach_words(obj.model_names),
             "may_predict": Scope.PREDICT.value in obj.scopes,

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from apps.core.confined import Confined, Limits, start_confined, work_folder
 from apps.inference.engine.errors import DeadlinePassed, ModelFailed
@@ -36,8 +37,10 @@ EXIT_OUT_OF_MEMORY = 77
 CLOSED = "The model has been closed."
 
 
-class SklearnRunner:
-    """Serves scikit-learn files from confined children."""
+class NativeRunner:
+    """Serves the files of one native format from confined children; its children name it."""
+
+    format: ClassVar[str]
 
     def load(self, files: Path, *, threads: int) -> "RunnerModel":
         """Start a child and wait until it has opened the file.
@@ -52,26 +55,19 @@ class SklearnRunner:
         Raises:
             ModelFailed: The child could not open the file.
         """
-        return RunnerModel("sklearn", files, threads=threads)
+        return RunnerModel(self.format, files, threads=threads)
 
 
-class TorchRunner:
-    """Serves PyTorch programs from confined children."""
+class SklearnRunner(NativeRunner):
+    """Serves scikit-learn files."""
 
-    def load(self, files: Path, *, threads: int) -> "RunnerModel":
-        """Start a child and wait until it has opened the file.
+    format = "sklearn"
 
-        Args:
-            files: The served file.
-            threads: Threads inside one run.
 
-        Returns:
-            The loaded model, which lives in the child.
+class TorchRunner(NativeRunner):
+    """Serves PyTorch programs."""
 
-        Raises:
-            ModelFailed: The child could not open the file.
-        """
-        return RunnerModel("torch", files, threads=threads)
+    format = "torch"
 
 
 class RunnerModel:

@@ -16,26 +16,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from apps.core.errors import PlatformError
 from apps.inference.runtimes import sklearn_face
 from apps.inference.runtimes.frames import Frame, encode
-from apps.inference.runtimes.onnx import OnnxRuntime
 from apps.inference.runtimes.sklearn_face import Face
 from apps.inference.runtimes.sklearn_load import Opened, Unloadable, open_estimator
+from apps.inference.sandbox.conversion import (
+    OUTPUT_NAME,
+    REFERENCE_NAME,
+    NotConvertible,
+    compare,
+)
 from apps.inference.sandbox.report import Refused, Report, clean
-from apps.inference.sandbox.trial import Spec, rows_of_example, run
-from apps.inference.sandbox.verify_onnx import ARENA_BYTES, difference
+from apps.inference.sandbox.trial import Spec, rows_of_example
 
 ROWS = 96
-OUTPUT_NAME = "model.onnx"
-REFERENCE_NAME = "reference.frame"
 # Old enough for every converter and runtime in use, new enough for all operators we need.
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 Array = NDArray[np.generic]
-
-
-class NotConvertible(Exception):
-    """The converter cannot, or what it wrote does not answer alike; the message says which."""
 
 
 def run_stage(ask: Mapping[str, Any], report: Report) -> None:
@@ -183,7 +180,7 @@ def _convert(
         model = _to_onnx(estimator, face)
     _name_outputs(model, wanted, number)
     onnx.save_model(model, OUTPUT_NAME)
-    _compare(rows, wanted, tolerance)
+    compare(rows, wanted, tolerance)
     tensors = {f"in:{name}": array for name, array in rows.items()}
     tensors |= {f"out:{name}": array for name, array in wanted.items()}
     Path(REFERENCE_NAME).write_bytes(encode(Frame({}, tensors)))
@@ -335,21 +332,3 @@ def _rename(nodes: Sequence[onnx.NodeProto], old: str, new: str) -> None:
             for at, name in enumerate(names):
                 if name == old:
                     names[at] = new
-
-
-def _compare(rows: Mapping[str, Array], wanted: Mapping[str, Array], tolerance: float) -> None:
-    """A first look, to choose the precision; the verdict is made elsewhere."""
-    try:
-        model = OnnxRuntime(ARENA_BYTES).load(Path(OUTPUT_NAME), threads=1)
-        got = run(model, rows)
-    except (PlatformError, Refused) as error:
-        raise NotConvertible(f"The converted graph does not run: {clean(error, 200)}") from error
-    for name, array in wanted.items():
-        if got[name].shape != array.shape:
-            raise NotConvertible(f"Output {name} has another shape after conversion.")
-        far, agrees = difference(got[name], array, tolerance)
-        if not agrees:
-            raise NotConvertible(
-                f"Output {name} differs by up to {far:.3g} after conversion, "
-                f"more than {tolerance:g}."
-            )

@@ -11,7 +11,7 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,25 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from apps.core.errors import PlatformError
 from apps.inference.engine.types import Tensors
 from apps.inference.runtimes.frames import BadFrame, Frame, encode
-from apps.inference.runtimes.onnx import OnnxRuntime
 from apps.inference.runtimes.torch import TorchModel, TorchRuntime
 from apps.inference.runtimes.torch_load import Opened, Unloadable
+from apps.inference.sandbox.conversion import (
+    OUTPUT_NAME,
+    REFERENCE_NAME,
+    NotConvertible,
+    compare,
+)
 from apps.inference.sandbox.report import Refused, Report, clean
 from apps.inference.sandbox.torch_case import Case, find_case
 from apps.inference.sandbox.trial import row_count, run
-from apps.inference.sandbox.verify_onnx import ARENA_BYTES, difference
 from apps.registry.formats import Container
 
-OUTPUT_NAME = "model.onnx"
-REFERENCE_NAME = "reference.frame"
 # Old enough for every runtime in use, new enough for both exporters.
 OPSET = 18
 FEW = 4
 Array = NDArray[np.generic]
-
-
-class NotConvertible(Exception):
-    """The exporter cannot, or what it wrote does not answer alike; the message says which."""
 
 
 def run_stage(ask: Mapping[str, Any], report: Report) -> None:
@@ -151,7 +148,7 @@ def _convert(opened: Opened, case: Case, wanted: Tensors, tolerance: float, repo
     _forget_training_machine(graph)
     _check_names(graph, case, wanted)
     onnx.save_model(graph, OUTPUT_NAME)
-    _compare(case.rows, wanted, tolerance)
+    compare(case.rows, wanted, tolerance)
     try:
         Path(REFERENCE_NAME).write_bytes(encode(Frame({}, _reference(case.rows, wanted))))
     except BadFrame as error:
@@ -256,26 +253,3 @@ def _check_names(graph: onnx.ModelProto, case: Case, wanted: Tensors) -> None:
         raise NotConvertible("The exporter left out or renamed an input.")
     if [one.name for one in graph.graph.output] != list(wanted):
         raise NotConvertible("The exporter left out or renamed an output.")
-
-
-def _compare(rows: Tensors, wanted: Tensors, tolerance: float) -> None:
-    """A first look, to spare the stages that follow; the verdict is made elsewhere."""
-    try:
-        model = OnnxRuntime(ARENA_BYTES).load(Path(OUTPUT_NAME), threads=1)
-        got = run(model, rows)
-    except (PlatformError, Refused) as error:
-        raise NotConvertible(f"The converted graph does not run: {_said(error)}") from error
-    for name, array in wanted.items():
-        if got[name].shape != array.shape:
-            raise NotConvertible(f"Output {name} has another shape after conversion.")
-        far, agrees = difference(got[name], array, tolerance)
-        if not agrees:
-            raise NotConvertible(
-                f"Output {name} differs by up to {far:.3g} after conversion, "
-                f"more than {tolerance:g}."
-            )
-
-
-def _said(error: Exception) -> str:
-    cause: Sequence[object] = [one for one in (error, error.__cause__) if one is not None]
-    return clean("; ".join(str(one) for one in cause), 250)

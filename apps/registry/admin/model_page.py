@@ -12,7 +12,6 @@ from django.utils.http import urlencode
 from apps.core.charts import colour_of
 from apps.core.words import DASH, page_of
 from apps.registry import selectors
-from apps.registry.cards import card_html
 from apps.registry.metrics import as_number, shared_names
 from apps.registry.models import Endpoint, ModelVersion, RegisteredModel, Release
 from apps.registry.snapshot import Arm, ArmRole
@@ -131,7 +130,6 @@ def primary_of(release: Release) -> int:
 
 def _overview(request: HttpRequest, model: RegisteredModel, places: list[Place]) -> dict[str, Any]:
     return {
-        "card": card_html(model.description),
         "places": places,
         "aliases": selectors.aliases_of(model),
         "call": _call(request, model, places),

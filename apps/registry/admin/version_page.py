@@ -15,7 +15,6 @@ from apps.core.errors import Invalid
 from apps.core.words import DASH, milliseconds_words, size_words
 from apps.registry import selectors
 from apps.registry.admin.model_page import primary_of
-from apps.registry.cards import card_html
 from apps.registry.formats import CODE_BEARING, Container
 from apps.registry.metrics import Compared, as_number, compared
 from apps.registry.models import Artifact, ModelVersion
@@ -99,7 +98,6 @@ def page_context(request: HttpRequest, version: ModelVersion) -> dict[str, Any]:
         "version": version,
         "model": version.model,
         "title": str(version),
-        "description": card_html(version.description),
         "is_under_way": version.state in UNDER_WAY,
         "served": list(_served(version, endpoints)),
         "aliases": list(version.aliases.order_by("name")),
