@@ -14,14 +14,18 @@ from apps.accounts import keys
 from apps.accounts.snapshot import (
     KEY,
     PERSON,
+    PLAN,
     TOKEN,
     KeyBody,
     PersonBody,
+    PlanBody,
     Role,
     key_from_json,
     person_from_json,
+    plan_from_json,
 )
 from apps.accounts.tokens import Claims, TokenKind, TokenVerifier
+from apps.core.addresses import is_within
 from apps.core.errors import Invalid, InvalidKey, InvalidToken, NotAuthenticated
 from apps.core.snapshot_file import Change, Entry
 
@@ -41,6 +45,7 @@ class Caller:
         permissions: Granted to the person beside the roles.
         key: The API key that was presented, or None for a person.
         token: What the presented access token says, or None.
+        plan: What the call counts against: the key's plan, else the person's; None for no limits.
     """
 
     user_id: int
@@ -50,6 +55,7 @@ class Caller:
     permissions: frozenset[str]
     key: KeyBody | None = None
     token: Claims | None = None
+    plan: PlanBody | None = None
 
     def sees(self, team_id: int) -> bool:
         """Whether things of a team exist for this caller; a key knows its own team only."""
@@ -74,13 +80,22 @@ class Directory(Protocol):
         """Return a user."""
         ...
 
+    def plan(self, name: str) -> PlanBody | None:
+        """Return a plan."""
+        ...
+
     def is_revoked(self, token_id: str) -> bool:
         """Whether an access token was revoked before its time."""
         ...
 
 
 def caller_of(
-    headers: Mapping[str, str], *, directory: Directory, verifier: TokenVerifier, now: float
+    headers: Mapping[str, str],
+    *,
+    directory: Directory,
+    verifier: TokenVerifier,
+    now: float,
+    address: str | None = None,
 ) -> Caller:
     """Find out who is asking.
 
@@ -89,11 +104,13 @@ def caller_of(
         directory: Where keys and people are looked up.
         verifier: Reads access tokens.
         now: Unix seconds.
+        address: Where the call comes from; a key that is bound to networks needs it.
 
     Raises:
         NotAuthenticated: No credential was presented.
         Invalid: Two were.
-        InvalidKey: The API key is bad, expired or revoked, or its owner may not sign in.
+        InvalidKey: The API key is bad, expired, revoked or used from another network than its own,
+            or its owner may not sign in.
         InvalidToken: The bearer token is bad, expired, revoked, or older than a change of
             password, role or standing.
     """
@@ -101,7 +118,7 @@ def caller_of(
     if key_text is not None and authorization is not None:
         raise Invalid("Present one credential: `Authorization` or `X-API-Key`, not both.")
     if key_text is not None:
-        return _by_key(key_text.strip(), directory, now)
+        return _by_key(key_text.strip(), directory, now, address)
     if authorization is not None:
         return _by_token(_bearer(authorization), directory, verifier, now)
     raise NotAuthenticated(
@@ -110,7 +127,11 @@ def caller_of(
 
 
 def caller_of_person(
-    person: PersonBody, *, key: KeyBody | None = None, token: Claims | None = None
+    person: PersonBody,
+    *,
+    key: KeyBody | None = None,
+    token: Claims | None = None,
+    plan: PlanBody | None = None,
 ) -> Caller:
     """Return a person as caller; with a key, no more than the key's team and the person's role."""
     roles = person.roles
@@ -124,6 +145,7 @@ def caller_of_person(
         permissions=frozenset(person.permissions),
         key=key,
         token=token,
+        plan=plan,
     )
 
 
@@ -137,7 +159,7 @@ def _bearer(authorization: str) -> str:
     return text
 
 
-def _by_key(text: str, directory: Directory, now: float) -> Caller:
+def _by_key(text: str, directory: Directory, now: float, address: str | None) -> Caller:
     presented = keys.parse(text)
     if presented is None:
         raise InvalidKey(_UNKNOWN_KEY)
@@ -146,12 +168,17 @@ def _by_key(text: str, directory: Directory, now: float) -> Caller:
         raise InvalidKey(_UNKNOWN_KEY)
     if key.expires is not None and now >= key.expires:
         raise InvalidKey("This API key has expired. Make a new one.")
+    if key.networks and not is_within(address, key.networks):
+        raise InvalidKey(
+            "This API key may not be used from this address. Use it from its own networks, or have "
+            "them changed."
+        )
     owner = directory.person(key.owner_id)
     if owner is None or not owner.is_active:
         raise InvalidKey("The owner of this API key is disabled. Make a key of your own.")
     if not owner.is_admin and key.team_id not in owner.roles:
         raise InvalidKey("The owner of this API key has left its team. Make a key of your own.")
-    return caller_of_person(owner, key=key)
+    return caller_of_person(owner, key=key, plan=directory.plan(key.plan))
 
 
 def _by_token(text: str, directory: Directory, verifier: TokenVerifier, now: float) -> Caller:
@@ -161,7 +188,7 @@ def _by_token(text: str, directory: Directory, verifier: TokenVerifier, now: flo
         raise InvalidToken(_OLD_TOKEN)
     if directory.is_revoked(claims.id):
         raise InvalidToken(_OLD_TOKEN)
-    return caller_of_person(person, token=claims)
+    return caller_of_person(person, token=claims, plan=directory.plan(person.plan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +201,7 @@ class MemoryDirectory:
 
     keys: Mapping[str, KeyBody] = field(default_factory=dict)
     people: Mapping[int, PersonBody] = field(default_factory=dict)
+    plans: Mapping[str, PlanBody] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
 
     def key(self, key_id: str) -> KeyBody | None:
@@ -182,12 +210,15 @@ class MemoryDirectory:
     def person(self, user_id: int) -> PersonBody | None:
         return self.people.get(user_id)
 
+    def plan(self, name: str) -> PlanBody | None:
+        return self.plans.get(name)
+
     def is_revoked(self, token_id: str) -> bool:
         return token_id in self.revoked
 
     def applied(self, change: Change) -> "MemoryDirectory":
         """Return the directory after a change of the snapshot; entries of others are ignored."""
-        ours = [one for one in change.entries if one.kind in {KEY, PERSON, TOKEN}]
+        ours = [one for one in change.entries if one.kind in {KEY, PERSON, PLAN, TOKEN}]
         if not ours and not change.full:
             return self
         old = MemoryDirectory() if change.full else self
@@ -196,6 +227,7 @@ class MemoryDirectory:
         return MemoryDirectory(
             keys=_merged(old.keys, _of(ours, KEY), key_from_json, str),
             people=_merged(old.people, _of(ours, PERSON), person_from_json, int),
+            plans=_merged(old.plans, _of(ours, PLAN), plan_from_json, str),
             revoked=(old.revoked - gone) | fresh,
         )
 

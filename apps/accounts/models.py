@@ -1,4 +1,4 @@
-"""Users, teams, memberships, API keys and refresh tokens."""
+"""Users, teams, memberships, invitations, plans, API keys and refresh tokens."""
 
 from typing import ClassVar
 
@@ -10,12 +10,48 @@ from django.db.models import Q
 from django.db.models.functions import Lower
 
 from apps.accounts.keys import ID_LENGTH, KeyKind
-from apps.accounts.snapshot import Role
+from apps.accounts.snapshot import CountedBy, Role
 
 _SLUG = RegexValidator(
     r"\A[a-z0-9][a-z0-9-]*\Z", "Use lower-case letters, digits and hyphens; begin with no hyphen."
 )
 _USERNAME = RegexValidator(r"\A[\w.+-]+\Z", "Use letters, digits, and the signs . + - _ only.")
+
+
+class Plan(models.Model):
+    """What a key or a person may use up; None is no limit."""
+
+    class Counting(models.TextChoices):
+        KEY = CountedBy.KEY.value, "each key by itself"
+        PERSON = CountedBy.PERSON.value, "all keys and tokens of a person together"
+
+    name = models.CharField(primary_key=True, max_length=32, validators=[_SLUG])
+    title = models.CharField(max_length=60)
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    # A prediction is one row; a call of 100 rows is 100 predictions.
+    rows_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    rows_per_day = models.PositiveBigIntegerField(null=True, blank=True)
+    rows_per_call = models.PositiveIntegerField(null=True, blank=True)
+    counted_by = models.CharField(
+        max_length=6, choices=Counting.choices, default=Counting.KEY, db_default="key"
+    )
+    # Whether a maintainer may give it to a key; a platform admin may give any.
+    is_offered = models.BooleanField(default=True, db_default=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(counted_by__in=[one.value for one in CountedBy]),
+                name="plan_counts_by_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+def _standard() -> str:
+    return "standard"
 
 
 class User(AbstractUser):
@@ -31,6 +67,14 @@ class User(AbstractUser):
     email = models.EmailField("email address")
     # Tokens that carry another number are refused.
     token_version = models.PositiveIntegerField(default=1, editable=False)
+    # What calls with a token may use up, and the plan of the keys that the person makes.
+    plan = models.ForeignKey(
+        Plan,
+        on_delete=models.PROTECT,
+        related_name="people",
+        default=_standard,
+        db_default="standard",
+    )
 
     objects: ClassVar[BaseUserManager["User"]] = BaseUserManager()  # type: ignore[assignment]  # Self
 
@@ -110,10 +154,31 @@ class ApiKey(models.Model):
     # Names of the models it may use; empty for all of the team.
     model_names = models.JSONField(default=list, blank=True)
     environments = models.JSONField(default=_production)
+    plan = models.ForeignKey(
+        Plan,
+        on_delete=models.PROTECT,
+        related_name="keys",
+        default=_standard,
+        db_default="standard",
+    )
+    # Networks it may be used from, as 192.0.2.0/24; empty for all.
+    networks = models.JSONField(
+        default=list, blank=True, db_default=models.Value([], models.JSONField())
+    )
+    # The key that this one takes over from; both are good until the older one expires.
+    replaces = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="replaced_by"
+    )
     created = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_by = models.CharField(max_length=200, blank=True)
+    # From the shipped record, exact to the minute; from where it is personal data of its holder.
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    last_used_address = models.CharField(max_length=64, blank=True, default="", db_default="")
+    last_used_agent = models.CharField(max_length=200, blank=True, default="", db_default="")
+    # When its holder was told that nobody uses it.
+    warned_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         verbose_name = "API key"
@@ -140,7 +205,8 @@ class ApiKey(models.Model):
 class RefreshToken(models.Model):
     """One refresh token that was given out, and the access token that went with it.
 
-    All that descend from one sign-in are a family. Using one makes the next; a used one is refused.
+    All that descend from one sign-in are a family. Using one makes the next; using it again ends
+    the whole family, since two hold it now and one of them stole it.
     """
 
     id = models.CharField(primary_key=True, max_length=36)
@@ -162,3 +228,84 @@ class RefreshToken(models.Model):
 
     def __str__(self) -> str:
         return f"refresh token {self.id}"
+
+
+class KeyAddress(models.Model):
+    """An address that a key was used from, as the shipped record tells."""
+
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="addresses")
+    address = models.CharField(max_length=64)
+    first = models.DateTimeField()
+    last = models.DateTimeField()
+    calls = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "key addresses"
+        constraints = [
+            models.UniqueConstraint(fields=["key", "address"], name="one_row_per_key_address")
+        ]
+        indexes = [
+            # The newest of a key, on its page; the oldest go first.
+            models.Index(fields=["key", "-last"], name="key_address_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key_id} from {self.address}"
+
+
+class Invitation(models.Model):
+    """Somebody's leave to register; of its text only the digest is kept."""
+
+    sha256 = models.CharField(max_length=64, unique=True, editable=False)
+    email = models.EmailField()
+    # The team that the new person joins, and as what; without one nothing but an account is made.
+    team = models.ForeignKey(
+        Team, on_delete=models.CASCADE, null=True, blank=True, related_name="invitations"
+    )
+    role = models.CharField(max_length=12, choices=Membership.RoleChoice.choices, blank=True)
+    invited_by = models.CharField(max_length=200)
+    created = models.DateTimeField(auto_now_add=True)
+    expires = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    accepted_by = models.ForeignKey(
+        User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(role__in=["", *(role.value for role in Role)]),
+                name="invitation_role_is_known",
+            ),
+        ]
+        indexes = [
+            # A team's invitations, newest first.
+            models.Index(fields=["team", "-created"], name="invitation_of_team"),
+        ]
+
+    def __str__(self) -> str:
+        return f"invitation of {self.email}"
+
+
+class SignInGuard(models.Model):
+    """How often somebody failed to sign in lately: by name, and by address.
+
+    A row of its own, not a cache: every process must count alike, also without Redis.
+    """
+
+    # A digest of `name:<name>` or `address:<address>`, so that no name that somebody mistyped,
+    # which may be a password, is kept.
+    subject = models.CharField(primary_key=True, max_length=64)
+    failures = models.PositiveIntegerField(default=0)
+    since = models.DateTimeField()
+    locked_until = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            # What the hourly tick drops.
+            models.Index(fields=["since"], name="sign_in_guard_since"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.failures} failures since {self.since:%Y-%m-%d %H:%M}"

@@ -4,14 +4,15 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.db.models import Q, QuerySet
 
 from apps.accounts.callers import Caller, caller_of_person
-from apps.accounts.models import ApiKey, Membership, Team, User
-from apps.accounts.snapshot import TOKEN, KeyBody, PersonBody, Role
+from apps.accounts.models import ApiKey, Membership, Plan, Team, User
+from apps.accounts.snapshot import TOKEN, CountedBy, KeyBody, PersonBody, PlanBody, Role
 from apps.accounts.tokens import (
     TokenSigner,
     TokenVerifier,
@@ -23,23 +24,39 @@ from apps.accounts.tokens import (
 from apps.core.events import Actor
 from apps.core.models import SnapshotEntry
 
+R = TypeVar("R", ApiKey, User)
+
 # From when on people are told that a key ends.
 EXPIRES_SOON = timedelta(days=14)
 
 
 class DatabaseDirectory:
-    """What the control plane's doors ask: always the newest truth, at a few queries a look."""
+    """What the control plane's doors ask: always the newest truth, at a few queries a look.
+
+    One is made for each request: it remembers the plans that came with the rows it read.
+    """
+
+    def __init__(self) -> None:
+        self._plans: dict[str, PlanBody] = {}
 
     def key(self, key_id: str) -> KeyBody | None:
-        row = ApiKey.objects.filter(pk=key_id, revoked_at__isnull=True).first()
-        return key_body(row) if row else None
+        rows = ApiKey.objects.select_related("plan")
+        row = rows.filter(pk=key_id, revoked_at__isnull=True).first()
+        return key_body(self._noted(row)) if row else None
 
     def person(self, user_id: int) -> PersonBody | None:
-        row = User.objects.filter(pk=user_id).first()
-        return person_body(row) if row else None
+        row = User.objects.select_related("plan").filter(pk=user_id).first()
+        return person_body(self._noted(row)) if row else None
+
+    def plan(self, name: str) -> PlanBody | None:
+        return self._plans.get(name)
 
     def is_revoked(self, token_id: str) -> bool:
         return SnapshotEntry.objects.filter(kind=TOKEN, key=token_id, deleted=False).exists()
+
+    def _noted(self, row: R) -> R:
+        self._plans[str(row.plan_id)] = plan_body(row.plan)
+        return row
 
 
 def key_body(key: ApiKey) -> KeyBody:
@@ -56,6 +73,8 @@ def key_body(key: ApiKey) -> KeyBody:
         models=tuple(key.model_names),
         environments=tuple(environments),
         expires=int(key.expires_at.timestamp()),
+        plan=str(key.plan_id),
+        networks=tuple(key.networks),
     )
 
 
@@ -73,6 +92,19 @@ def person_body(user: User) -> PersonBody:
         token_version=user.token_version,
         roles={team: Role(role) for team, role in roles},
         permissions=tuple(sorted(f"{app}.{name}" for app, name in granted)),
+        plan=str(user.plan_id),
+    )
+
+
+def plan_body(plan: Plan) -> PlanBody:
+    """Return a plan as serving knows it."""
+    return PlanBody(
+        name=plan.name,
+        requests_per_minute=plan.requests_per_minute,
+        rows_per_minute=plan.rows_per_minute,
+        rows_per_day=plan.rows_per_day,
+        rows_per_call=plan.rows_per_call,
+        counted_by=CountedBy(plan.counted_by),
     )
 
 

@@ -5,9 +5,11 @@ import re
 import time
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from apps.core import context, ids
+from apps.core.addresses import client_address
 
 ACCESS = logging.getLogger("mlplatform.access")
 REQUEST_ID = re.compile(r"[0-9A-Za-z._:-]{1,128}")
@@ -28,9 +30,12 @@ class RequestIdMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = time.perf_counter()
-        about = context.begin(
-            request_id_of(request.headers.get("X-Request-ID")), request.META.get("REMOTE_ADDR")
+        address = client_address(
+            request.META.get("REMOTE_ADDR"),
+            request.headers.get("X-Forwarded-For"),
+            proxies=settings.TRUSTED_PROXIES,
         )
+        about = context.begin(request_id_of(request.headers.get("X-Request-ID")), address)
         response = self.get_response(request)
         response["X-Request-ID"] = about.request_id
         ACCESS.info(

@@ -28,6 +28,9 @@ SECRET_KEY_FALLBACKS = [key for key in (env.secret("MLP_SECRET_KEY_OLD"),) if ke
 DEBUG = env.switch("MLP_DEBUG", default=False)
 ALLOWED_HOSTS = list(env.words("MLP_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]")))
 CSRF_TRUSTED_ORIGINS = list(env.words("MLP_CSRF_TRUSTED_ORIGINS"))
+# How many proxies of one's own stand in front. As many entries of X-Forwarded-For, from the right,
+# are believed; with 0 the other end of the connection is the client.
+TRUSTED_PROXIES = env.integer("MLP_TRUSTED_PROXIES", 0)
 
 INSTALLED_APPS = [
     "unfold",

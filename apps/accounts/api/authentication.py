@@ -25,6 +25,7 @@ class CallerAuthentication(BaseAuthentication):
                 directory=DatabaseDirectory(),
                 verifier=token_verifier(),
                 now=timezone.now().timestamp(),
+                address=context.current().address,
             )
             return None, _noted(found)
         user = getattr(request._request, "user", None)  # noqa: SLF001 - DRF's name for Django's

@@ -39,6 +39,7 @@ WORDS = frozenset({"environment", "version", "alias"})
 # Beyond every model's own deadline; the engine takes the smaller one.
 LONGEST_SECONDS = 300.0
 MAX_VERSION = 2**31 - 1
+LONGEST_AGENT = 200
 ALWAYS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
@@ -128,7 +129,12 @@ def call_of(request: DoorRequest, routes: Routes) -> PredictCall:
             if request.headers.get("x-prediction-source") == Source.TRY
             else _source(caller, thing, endpoint, version, words.get("alias"))
         ),
-        asker=Asker(caller.key.id if caller.key else None, caller.user_id),
+        asker=Asker(
+            caller.key.id if caller.key else None,
+            caller.user_id,
+            address=context.current().address,
+            agent=request.headers.get("user-agent", "")[:LONGEST_AGENT] or None,
+        ),
         request_id=context.current().request_id,
         max_rows=settings.MAX_ROWS,
     )
@@ -172,7 +178,11 @@ def authenticate(headers: Mapping[str, str]) -> Caller:
     if not follower.has_snapshot:
         raise Unavailable("This process has just started and knows no models yet. Try again.")
     caller = caller_of(
-        headers, directory=follower.directory, verifier=wiring.verifier(), now=time.time()
+        headers,
+        directory=follower.directory,
+        verifier=wiring.verifier(),
+        now=time.time(),
+        address=context.current().address,
     )
     context.note(user=caller.username, key=caller.key.id if caller.key else None)
     return caller

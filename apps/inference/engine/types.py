@@ -56,10 +56,17 @@ Inputs = RowInputs | ColumnInputs | TensorInputs | ImageInputs
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asked, as far as the record needs it."""
+    """Who asked, as far as the record needs it.
+
+    Attributes:
+        address: Where the call came from, and ``agent`` by what program; neither stays with the
+            prediction, they only tell where a key was last used.
+    """
 
     key_id: str | None = None
     user_id: int | None = None
+    address: str | None = None
+    agent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

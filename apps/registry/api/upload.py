@@ -44,6 +44,7 @@ from apps.accounts.selectors import (
     token_verifier,
 )
 from apps.core import context, ids, storage
+from apps.core.addresses import client_address
 from apps.core.api.exceptions import platform_error_of, problem_of
 from apps.core.errors import (
     FieldProblem,
@@ -123,7 +124,12 @@ async def upload(scope: Scope, receive: Receive, send: Send) -> None:
     started = time.perf_counter()
     headers = _headers(scope)
     client = scope.get("client")
-    about = context.begin(request_id_of(headers.get("x-request-id")), client[0] if client else None)
+    address = client_address(
+        client[0] if client else None,
+        headers.get("x-forwarded-for"),
+        proxies=settings.TRUSTED_PROXIES,
+    )
+    about = context.begin(request_id_of(headers.get("x-request-id")), address)
     body = Body(receive)
     async with ThreadSensitiveContext():
         try:
@@ -359,6 +365,7 @@ class _Upload:
                 directory=DatabaseDirectory(),
                 verifier=token_verifier(),
                 now=timezone.now().timestamp(),
+                address=context.current().address,
             )
         else:
             who = caller_of_user(user)

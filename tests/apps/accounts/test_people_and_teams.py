@@ -27,7 +27,7 @@ def member_of(user: User) -> Membership:
 
 def test_a_new_user_is_known_to_serving() -> None:
     ada = make_user("ada")
-    assert entry(ada) == PersonBody(ada.pk, "ada", False, True, 1, {}, ())
+    assert entry(ada) == PersonBody(ada.pk, "ada", False, True, 1, {}, (), "standard")
     assert Event.objects.filter(verb="user.created", target_id=str(ada.pk)).exists()
 
 

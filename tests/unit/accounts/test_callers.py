@@ -170,14 +170,14 @@ def change(*entries: Entry, full: bool = False) -> Change:
 
 def test_the_directory_follows_the_snapshot() -> None:
     full = MemoryDirectory().applied(change(KEY_ENTRY, ADA_ENTRY, TOKEN_ENTRY, full=True))
-    assert full == MemoryDirectory({KEY.id: ADAS_KEY}, {7: ADA}, frozenset({"jti"}))
+    assert full == MemoryDirectory({KEY.id: ADAS_KEY}, {7: ADA}, revoked=frozenset({"jti"}))
     fewer = full.applied(change(Entry("key", KEY.id, 4, None), Entry("token", "jti", 5, None)))
-    assert fewer == MemoryDirectory({}, {7: ADA}, frozenset())
+    assert fewer == MemoryDirectory({}, {7: ADA}, revoked=frozenset())
     assert full.key(KEY.id) == ADAS_KEY, "a directory in use is never changed"
 
 
 def test_a_full_change_forgets_what_was_before() -> None:
-    before = MemoryDirectory({KEY.id: ADAS_KEY}, {7: ADA}, frozenset({"x"}))
+    before = MemoryDirectory({KEY.id: ADAS_KEY}, {7: ADA}, revoked=frozenset({"x"}))
     assert before.applied(change(full=True)) == MemoryDirectory()
 
 
@@ -196,7 +196,7 @@ def test_an_unreadable_entry_closes_its_credential_and_no_other() -> None:
 
 
 def test_fields_of_a_newer_writer_are_ignored() -> None:
-    newer = Entry("key", KEY.id, 4, {**key_to_json(ADAS_KEY), "plan": "gold"})
+    newer = Entry("key", KEY.id, 4, {**key_to_json(ADAS_KEY), "colour": "gold"})
     person = Entry("person", "7", 5, {**person_to_json(ADA), "zone": "UTC"})
     after = MemoryDirectory().applied(change(newer, person))
     assert (after.key(KEY.id), after.person(7)) == (ADAS_KEY, ADA)

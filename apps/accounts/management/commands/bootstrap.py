@@ -10,7 +10,7 @@ from django.db import transaction
 
 from apps.accounts.models import Team, User
 from apps.accounts.selectors import user_called
-from apps.accounts.services import people, sessions, teams
+from apps.accounts.services import people, plans, sessions, teams
 from apps.core.errors import PlatformError
 from apps.core.events import Actor
 
@@ -54,6 +54,7 @@ def bootstrap() -> Bootstrapped:
         teams.create_team(slug=DEMO_TEAM, name="Demo", actor=Actor.operator())
     # `createsuperuser` and `changepassword` are Django's and tell serving nothing.
     people.publish_stale()
+    plans.publish_stale()
     return done
 
 
