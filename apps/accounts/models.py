@@ -68,12 +68,12 @@ class User(AbstractUser):
     # Tokens that carry another number are refused.
     token_version = models.PositiveIntegerField(default=1, editable=False)
     # What calls with a token may use up, and the plan of the keys that the person makes.
-    plan = models.ForeignKey(
+    plan: models.ForeignKey[Plan, Plan] = models.ForeignKey(
         Plan,
         on_delete=models.PROTECT,
         related_name="people",
         default=_standard,
-        db_default="standard",
+        db_default=models.Value("standard"),
     )
 
     objects: ClassVar[BaseUserManager["User"]] = BaseUserManager()  # type: ignore[assignment]  # Self
@@ -154,12 +154,12 @@ class ApiKey(models.Model):
     # Names of the models it may use; empty for all of the team.
     model_names = models.JSONField(default=list, blank=True)
     environments = models.JSONField(default=_production)
-    plan = models.ForeignKey(
+    plan: models.ForeignKey[Plan, Plan] = models.ForeignKey(
         Plan,
         on_delete=models.PROTECT,
         related_name="keys",
         default=_standard,
-        db_default="standard",
+        db_default=models.Value("standard"),
     )
     # Networks it may be used from, as 192.0.2.0/24; empty for all.
     networks = models.JSONField(

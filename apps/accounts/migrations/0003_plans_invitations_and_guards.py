@@ -79,17 +79,17 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='apikey',
             name='plan',
-            field=models.ForeignKey(db_default='unlimited', default='unlimited', on_delete=django.db.models.deletion.PROTECT, related_name='keys', to='accounts.plan'),
+            field=models.ForeignKey(db_default=models.Value('unlimited'), default='unlimited', on_delete=django.db.models.deletion.PROTECT, related_name='keys', to='accounts.plan'),
         ),
         migrations.AlterField(
             model_name='apikey',
             name='plan',
-            field=models.ForeignKey(db_default='standard', default=apps.accounts.models._standard, on_delete=django.db.models.deletion.PROTECT, related_name='keys', to='accounts.plan'),
+            field=models.ForeignKey(db_default=models.Value('standard'), default=apps.accounts.models._standard, on_delete=django.db.models.deletion.PROTECT, related_name='keys', to='accounts.plan'),
         ),
         migrations.AddField(
             model_name='user',
             name='plan',
-            field=models.ForeignKey(db_default='standard', default=apps.accounts.models._standard, on_delete=django.db.models.deletion.PROTECT, related_name='people', to='accounts.plan'),
+            field=models.ForeignKey(db_default=models.Value('standard'), default=apps.accounts.models._standard, on_delete=django.db.models.deletion.PROTECT, related_name='people', to='accounts.plan'),
         ),
         migrations.CreateModel(
             name='SignInGuard',
