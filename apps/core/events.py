@@ -1,27 +1,47 @@
-"""Write events, seal them into the hash chain, and check the chain.
+"""Write events, and seal them into the hash chain; ``core.chain`` checks it.
 
 An event is written in the caller's transaction and never updated. Sealing happens afterwards, by
 one sealer at a time, so that writers never wait for each other's chain position.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import hmac
+import json
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import orjson
+from django.conf import settings
 from django.db import connection, models, transaction
 from django.utils import timezone
 
 from apps.core import context
-from apps.core.models import Event, EventSeal
+from apps.core.models import AuditPurge, Event, EventSeal
 
 GENESIS = "0" * 64
 # A transaction that writes an event and commits later than this is still sealed, but only by
 # ``verify_audit --seal``; the every-second sealer looks no further back.
 LOOK_BACK = timedelta(hours=1)
-_ADVISORY_LOCK = 0x6D6C7001
+ADVISORY_LOCK = 0x6D6C7001
+# How a link's hash is made: SHA-256 that anybody can compute, or HMAC with a key that the database
+# does not hold. The name of the key stands behind the colon.
+PLAIN, KEYED = "sha256", "hmac-sha256:"
+HIDDEN = "***"
+# Letters of one value in an event; what is longer is cut and says so.
+MOST_TEXT = 2000
+# JSON's numbers have no end, those of the canonical form do.
+_LARGEST = 2**63
+_DEEPEST = 50
+_SECRET = re.compile(
+    r"passw|secret|token|webhook|credential|authori[sz]ation|cookie|private|signature_key"
+    r"|(?:api|hmac|signing|key)_?(?:key|text)|^otp|recovery_code|database_url|broker_url|redis_url",
+    re.IGNORECASE,
+)
+_UNSEALABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +80,14 @@ def record(
         team_id: The team whose matter it is, if one's.
         reason: Why, in the actor's words.
         target: The row acted on; its text is kept, since the row may go.
-        facts: What changed, as JSON values; never a secret.
+        facts: What changed, as JSON values, above all ``changes=events.changes(before, after)``.
+            Values under a name that smells of a secret are not kept.
+
+    Raises:
+        ValueError: A fact is no JSON that can be sealed; the sealer must not meet it.
     """
     about = context.current()
-    orjson.dumps(facts)  # what cannot be sealed must fail here, and not stop the sealer
+    kept = {name: _kept(name, value) for name, value in facts.items()}
     return Event.objects.create(
         at=timezone.now(),
         verb=verb,
@@ -76,13 +100,102 @@ def record(
         target_id=str(target.pk),
         target_name=str(target)[:300],
         reason=reason,
-        facts=facts,
+        facts=kept,
         request_id=about.request_id,
     )
 
 
-def digest(prev_hash: str, seq: int, event: Event) -> str:
-    """Return the hash of one link: SHA-256 over the former hash and the event's canonical JSON."""
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return what differs as ``{field: [before, after]}``, for ``record(..., changes=...)``.
+
+    Args:
+        before: Fields with their former values; what is missing here was not there (None).
+        after: The same afterwards. Dates become text, sets sorted lists, rows their text.
+    """
+    changed: dict[str, list[Any]] = {}
+    for name in (*before, *(one for one in after if one not in before)):
+        old, new = _plain(before.get(name)), _plain(after.get(name))
+        if old != new:
+            changed[name] = [_kept(name, old), _kept(name, new)]
+    return changed
+
+
+def is_secret(name: str) -> bool:
+    """Whether a field's name smells of a secret, so that its value stands in no event."""
+    return bool(_SECRET.search(name))
+
+
+def _plain(value: Any) -> Any:
+    """Make a field's value JSON; what JSON does not know is told as text."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, date):  # a datetime is one, too
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(one) for one in value), key=str)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value)
+
+
+def _kept(name: str, value: Any, depth: int = 0) -> Any:
+    """Return a fact as it is kept: secrets hidden, long texts cut, all of it sealable."""
+    if depth > _DEEPEST:
+        raise ValueError(f"The fact `{name}` of an event is nested too deeply to be sealed.")
+    if isinstance(value, Mapping):
+        return {_text(str(key)): _kept(str(key), one, depth + 1) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_kept(name, one, depth + 1) for one in value]
+    if isinstance(value, str):
+        return HIDDEN if value and is_secret(name) else _text(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and math.isfinite(value) and abs(value) < _LARGEST:
+        return value
+    raise ValueError(f"The fact `{name}` of an event cannot be sealed: write it as text.")
+
+
+def _text(value: str) -> str:
+    if _UNSEALABLE.search(value):
+        raise ValueError("A fact of an event holds NUL or half a character; it cannot be sealed.")
+    return value if len(value) <= MOST_TEXT else f"{value[: MOST_TEXT - 1]}…"
+
+
+def scheme() -> str:
+    """Return how new links are made: with the key when one is set."""
+    key = _keys()
+    return f"{KEYED}{next(iter(key))}" if key else PLAIN
+
+
+def _keys() -> dict[str, bytes]:
+    """Return the keys by their names, the one in use first."""
+    texts = (settings.AUDIT_HMAC_KEY, settings.AUDIT_HMAC_KEY_OLD)
+    keys = [text.encode() for text in texts if text]
+    return {hashlib.sha256(b"name of " + key).hexdigest()[:12]: key for key in keys}
+
+
+class KeyMissing(Exception):
+    """A link was made with a key that this process does not have."""
+
+
+def keyed(data: bytes, how: str) -> str:
+    """Return the hash of some bytes by a scheme.
+
+    Raises:
+        KeyMissing: The scheme needs a key that the settings do not hold.
+    """
+    if how in ("", PLAIN):
+        return hashlib.sha256(data).hexdigest()
+    key = _keys().get(how.removeprefix(KEYED)) if how.startswith(KEYED) else None
+    if key is None:
+        raise KeyMissing(how)
+    return hmac.new(key, data, hashlib.sha256).hexdigest()
+
+
+def digest(prev_hash: str, seq: int, event: Event, how: str = PLAIN) -> str:
+    """Return the hash of one link, over the former hash and the event's canonical JSON."""
     body = {
         "seq": seq,
         "id": event.pk,
@@ -95,8 +208,19 @@ def digest(prev_hash: str, seq: int, event: Event) -> str:
         "facts": event.facts,
         "request_id": event.request_id,
     }
-    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(prev_hash.encode() + canonical).hexdigest()
+    return keyed(prev_hash.encode() + canonical(body), how)
+
+
+def canonical(body: Any) -> bytes:
+    """Return the one spelling of a JSON value; odd ones have one too, so that nothing stops here.
+
+    Events are written by ``record``, which refuses what orjson cannot spell. A row that came into
+    the table by another way must still be sealed, and not hold up all those behind it.
+    """
+    try:
+        return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    except (TypeError, ValueError):
+        return json.dumps(body, sort_keys=True, default=str).encode()
 
 
 @transaction.atomic
@@ -112,16 +236,23 @@ def seal_pending(*, everything: bool = False, limit: int = 1000) -> int:
     waiting = Event.objects.filter(seal__isnull=True).order_by("id")
     if not everything:
         waiting = waiting.filter(at__gte=timezone.now() - LOOK_BACK)
-    last = EventSeal.objects.order_by("-seq").first()
-    seq, prev = (last.seq, last.hash) if last else (0, GENESIS)
-    seals = []
+    seq, prev = head()
+    seals, how = [], scheme()
     for event in waiting[:limit]:
         seq += 1
-        link = digest(prev, seq, event)
-        seals.append(EventSeal(seq=seq, event=event, prev_hash=prev, hash=link))
+        link = digest(prev, seq, event, how)
+        seals.append(EventSeal(seq=seq, event=event, prev_hash=prev, hash=link, scheme=how))
         prev = link
     EventSeal.objects.bulk_create(seals)
     return len(seals)
+
+
+def head() -> tuple[int, str]:
+    """Return number and hash of the last link, also where all links were purged."""
+    last = EventSeal.objects.order_by("-seq").values_list("seq", "hash").first()
+    if last is None:
+        last = AuditPurge.objects.order_by("-to_seq").values_list("to_seq", "last_hash").first()
+    return last or (0, GENESIS)
 
 
 def seal_everything() -> int:
@@ -137,54 +268,5 @@ def _alone() -> bool:
     if connection.vendor != "postgresql":
         return True
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [ADVISORY_LOCK])
         return bool(cursor.fetchone()[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    """A place where the chain does not hold."""
-
-    seq: int
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChainReport:
-    """What a walk over the chain found.
-
-    ``oldest_unsealed`` is the time of the oldest event that no seal covers yet, or None.
-    """
-
-    sealed: int
-    head: str
-    first_break: Break | None
-    unsealed: int
-    oldest_unsealed: datetime | None
-
-
-def verify_chain() -> ChainReport:
-    """Walk the whole chain and name the first link that does not hold."""
-    sealed, head, broken = 0, GENESIS, None
-    for seal in _seals():
-        broken = _fault(seal, sealed + 1, head)
-        if broken:
-            break
-        sealed, head = seal.seq, seal.hash
-    waiting = Event.objects.filter(seal__isnull=True)
-    facts: Mapping[str, Any] = waiting.aggregate(count=models.Count("id"), oldest=models.Min("at"))
-    return ChainReport(sealed, head, broken, facts["count"], facts["oldest"])
-
-
-def _seals() -> Iterator[EventSeal]:
-    return EventSeal.objects.select_related("event").order_by("seq").iterator(chunk_size=2000)
-
-
-def _fault(seal: EventSeal, seq: int, prev: str) -> Break | None:
-    if seal.seq != seq:
-        return Break(seq, f"The seal with number {seq} is missing; {seal.seq} follows.")
-    if seal.prev_hash != prev:
-        return Break(seq, "The seal does not follow from the one before it.")
-    if seal.hash != digest(prev, seq, seal.event):
-        return Break(seq, f"Event {seal.event_id} was altered after it was sealed.")
-    return None

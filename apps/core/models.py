@@ -31,6 +31,8 @@ class Event(models.Model):
             models.Index(fields=["target_kind", "target_id", "-id"], name="event_of_target"),
             # What happened in a team.
             models.Index(fields=["team_id", "-id"], name="event_of_team"),
+            # The newest of a verb, also of a rare one.
+            models.Index(fields=["verb", "-id"], name="event_of_verb"),
         ]
 
     def __str__(self) -> str:
@@ -44,10 +46,56 @@ class EventSeal(models.Model):
     event = models.OneToOneField(Event, on_delete=models.PROTECT, related_name="seal")
     prev_hash = models.CharField(max_length=64)
     hash = models.CharField(max_length=64)
+    # How the hash was made; what was sealed before a key was set stays as it is.
+    scheme = models.CharField(max_length=32, default="sha256", db_default="sha256")
     sealed_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:
         return f"seal {self.seq}"
+
+
+class AuditAnchor(models.Model):
+    """The platform's own note of a head that it wrote down outside the database.
+
+    A verification reads the anchors from there; this row only tells that there was one.
+    """
+
+    number = models.BigIntegerField(unique=True)
+    seq = models.BigIntegerField()
+    hash = models.CharField(max_length=64)
+    # SHA-256 of what was written, so that a missing or another one is known.
+    digest = models.CharField(max_length=64)
+    place = models.CharField(max_length=500)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-number",)
+
+    def __str__(self) -> str:
+        return f"anchor {self.number}"
+
+
+class AuditPurge(models.Model):
+    """A tombstone: what stood at the beginning of the chain and was removed after its time."""
+
+    from_seq = models.BigIntegerField(unique=True)
+    to_seq = models.BigIntegerField(unique=True)
+    count = models.BigIntegerField()
+    prev_hash = models.CharField(max_length=64)
+    last_hash = models.CharField(max_length=64)
+    # SHA-256 over the hashes of all links that went.
+    range_digest = models.CharField(max_length=64)
+    newest_at = models.DateTimeField()
+    purged_at = models.DateTimeField()
+    actor_name = models.CharField(max_length=200)
+    # SHA-256 over all of the above and the tombstone before this one; a sealed event repeats it.
+    digest = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ("to_seq",)
+
+    def __str__(self) -> str:
+        return f"events {self.from_seq} to {self.to_seq}, purged"
 
 
 class Work(models.Model):

@@ -11,7 +11,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import (
     Http404,
     HttpRequest,
@@ -27,14 +27,14 @@ from django.views.decorators.http import require_POST
 
 from apps.accounts.admin.door import caller_of_request
 from apps.accounts.admin.filters import ChipsFilter, SinceFilter, TeamFilter, TextFilter
-from apps.accounts.callers import Caller
+from apps.accounts.api.audit import audited_teams, events_for, found_in
 from apps.accounts.models import Team
-from apps.accounts.policies import Action, Thing, may
 from apps.accounts.selectors import actor_of
 from apps.core import events, sentences, sheets, words, work
 from apps.core.admin import ReadOnlyAdmin
+from apps.core.chain import CHAIN_ID
 from apps.core.models import Event, EventSeal
-from apps.core.selectors import CHAIN_ID, chain_status
+from apps.core.selectors import chain_status
 
 # Rows of one export; more of them are had by narrower filters.
 MOST_EXPORTED = 10_000
@@ -42,11 +42,6 @@ COLUMNS = (
     "Time (UTC)", "Who", "Kind of actor", "Address", "Verb", "What", "Kind of thing", "Thing",
     "Reason", "Facts", "Request id", "Seal",
 )  # fmt: skip
-
-
-def audited_teams(caller: Caller) -> list[int]:
-    """Return the teams whose events a caller may read."""
-    return [team for team in caller.roles if may(caller, Action.AUDIT_READ, Thing(team))]
 
 
 def may_read_audit(request: HttpRequest) -> bool:
@@ -98,6 +93,33 @@ class ActorFilter(TextFilter):
         return queryset.filter(actor_name__istartswith=typed) if typed else queryset
 
 
+class VerbFilter(TextFilter):
+    title = "verb"
+    parameter_name = "verb"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
+        typed = self.value()
+        return queryset.filter(verb=typed) if typed else queryset
+
+
+class AddressFilter(TextFilter):
+    title = "address"
+    parameter_name = "address"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
+        typed = self.value()
+        return queryset.filter(address=typed) if typed else queryset
+
+
+class RequestFilter(TextFilter):
+    title = "request id"
+    parameter_name = "request"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
+        typed = self.value()
+        return queryset.filter(request_id=typed) if typed else queryset
+
+
 class FromFilter(TextFilter):
     title = "from"
     parameter_name = "from"
@@ -122,16 +144,19 @@ class UntilFilter(TextFilter):
 class EventAdmin(ReadOnlyAdmin):
     """The audit record."""
 
+    exported_as, export_team = "audit.exported", "team_id"
+
     change_list_template = "admin/accounts/event/list.html"
     change_form_template = "admin/accounts/event/page.html"
     list_display = ("when", "who", "what", "thing", "why")
     list_display_links = ("what",)
     list_filter = (
-        AboutFilter, SinceFilter, TeamFilter, SignInFilter, ActorFilter, FromFilter, UntilFilter
+        AboutFilter, SinceFilter, TeamFilter, SignInFilter, ActorFilter, VerbFilter, AddressFilter,
+        RequestFilter, FromFilter, UntilFilter,
     )  # fmt: skip
     list_filter_sheet = True
     search_fields = ("target_name", "actor_name", "request_id")
-    search_help_text = "Thing, person or request id"
+    search_help_text = "Thing, person, reason, address or request id"
     ordering = ("-id",)
     sortable_by = ()
     list_max_show_all = 0
@@ -162,24 +187,14 @@ class EventAdmin(ReadOnlyAdmin):
         return event.reason or words.DASH
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
-        rows: QuerySet[Event] = super().get_queryset(request)
-        caller = caller_of_request(request)
-        return rows if caller.sees_all else rows.filter(team_id__in=audited_teams(caller))
+        return events_for(caller_of_request(request)).order_by(*self.ordering)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
     ) -> tuple[QuerySet[Event], bool]:
-        """Look for the words anywhere in names and reasons; a request id is known whole."""
+        """Look for the words in names and reasons; ids and addresses are known whole."""
         term = search_term.strip().replace("\x00", "")
-        if not term:
-            return queryset, False
-        found = (
-            Q(target_name__icontains=term)
-            | Q(actor_name__icontains=term)
-            | Q(request_id=term)
-            | Q(reason__icontains=term)
-        )
-        return queryset.filter(found), False
+        return (found_in(queryset, term) if term else queryset), False
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return may_read_audit(request)
@@ -291,10 +306,14 @@ def _cells(event: Event) -> tuple[object, ...]:
         event.target_kind,
         event.target_name,
         event.reason,
-        "; ".join(f"{name}: {after}" for name, _, after in sentences.changes(event.facts)),
+        "; ".join(_change(*one) for one in sentences.changes(event.facts)),
         event.request_id,
         event.seal.seq if hasattr(event, "seal") else "",
     )
+
+
+def _change(name: str, before: str, after: str) -> str:
+    return f"{name}: {before} → {after}" if before else f"{name}: {after}"
 
 
 def _page(event: Event) -> dict[str, Any]:

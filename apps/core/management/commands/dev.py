@@ -59,7 +59,7 @@ class Address:
     @property
     def reached_at(self) -> str:
         """The host under which this machine reaches it."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  # nosec B104
 
     @property
     def url(self) -> str:
