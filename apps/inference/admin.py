@@ -4,30 +4,34 @@ The list goes from page to page by what was seen last, so that the millionth pre
 as the first, and what arrives meanwhile moves nothing.
 """
 
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from apps.accounts.admin.door import caller_of_request
+from apps.accounts.admin.door import caller_of_request, teams_where
 from apps.accounts.admin.filters import ChipsFilter, TextFilter
 from apps.accounts.models import ApiKey, User
-from apps.accounts.policies import ENVIRONMENTS, Action, Thing, may
+from apps.accounts.policies import ENVIRONMENTS, Action, Thing, may, require
+from apps.accounts.selectors import actor_of, teams_of
 from apps.core import words
-from apps.core.admin import ReadOnlyAdmin
+from apps.core.admin import PlatformAdmin, ReadOnlyAdmin
 from apps.core.errors import Invalid
-from apps.inference import answers, selectors
+from apps.core.work import newest_of
+from apps.inference import answers, selectors, windows
 from apps.inference.engine import errors
 from apps.inference.engine.buckets import OK
-from apps.inference.models import Prediction, PredictionRejected
+from apps.inference.models import Erasure, Prediction, PredictionRejected
+from apps.inference.services import erasure, reads
 from apps.registry.models import ModelVersion
 from apps.registry.signature import signature_from_json
 
@@ -96,6 +100,10 @@ class WhenFilter(ChipsFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(name, words) for name, (words, _) in self.spans.items()]
 
+    def __init__(self, request: HttpRequest, *given: Any, **named: Any) -> None:
+        super().__init__(request, *given, **named)
+        self.is_replaced = own_range(request.GET) != NO_RANGE
+
     def value(self) -> str:
         chosen = super().value()
         return chosen if chosen in self.spans else "day"
@@ -103,8 +111,10 @@ class WhenFilter(ChipsFilter):
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
         for name, said in self.lookup_choices:
             yield {
-                "selected": name == self.value(),
-                "query_string": changelist.get_query_string({self.parameter_name: str(name)}),
+                "selected": name == self.value() and not self.is_replaced,
+                "query_string": changelist.get_query_string(
+                    {self.parameter_name: str(name)}, remove=["from", "to"]
+                ),
                 "display": said,
             }
 
@@ -112,9 +122,54 @@ class WhenFilter(ChipsFilter):
         self, request: HttpRequest, queryset: QuerySet[Prediction]
     ) -> QuerySet[Prediction]:
         span = self.spans[self.value()][1]
-        if span is None or request.GET.get("q"):  # an id carries its own time
+        # An id carries its own time, and a time of one's own stands in the place of the chips.
+        if span is None or request.GET.get("q") or own_range(request.GET) != NO_RANGE:
             return queryset
         return queryset.filter(ts__gte=timezone.now() - span)
+
+
+NO_RANGE = (None, None)
+
+
+def own_range(asked: Mapping[str, str]) -> tuple[datetime | None, datetime | None]:
+    """Return the times of an address, ``from`` and ``to``; what is none does not narrow."""
+    since, until = (_moment(asked.get(name, "")) for name in ("from", "to"))
+    return since, until
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return windows.moment(text)
+    except Invalid:
+        return None
+
+
+class FromFilter(TextFilter):
+    """The first moment of a time of one's own; the chips of times do not narrow it further."""
+
+    title = "from (UTC)"
+    parameter_name = "from"
+    kind = "datetime-local"
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Prediction]
+    ) -> QuerySet[Prediction]:
+        since, _ = own_range(request.GET)
+        return queryset.filter(ts__gte=since) if since else queryset
+
+
+class ToFilter(TextFilter):
+    """The moment before which a time of one's own ends."""
+
+    title = "to (UTC)"
+    parameter_name = "to"
+    kind = "datetime-local"
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Prediction]
+    ) -> QuerySet[Prediction]:
+        _, until = own_range(request.GET)
+        return queryset.filter(ts__lt=until) if until else queryset
 
 
 class StatusFilter(ChipsFilter):
@@ -183,18 +238,31 @@ class UnitFilter(ExactFilter):
     title = "unit"
     parameter_name = "unit"
 
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Prediction]
+    ) -> QuerySet[Prediction]:
+        typed, who = self.value(), caller_of_request(request)
+        if not typed:
+            return queryset
+        if selectors.may_search_kept(who) and not getattr(request, "unit_search_told", False):
+            reads.searched_for_unit(typed, caller=who)
+            request.unit_search_told = True  # type: ignore[attr-defined]  # once per request
+        return selectors.of_unit(queryset, typed, caller=who)
+
 
 @admin.register(Prediction)
 class PredictionAdmin(ReadOnlyAdmin):
     """What was asked and answered; the newest first."""
 
+    exported_as, export_team = "predictions.exported", "team_id"
+    private_filters = frozenset({"unit"})
     change_list_template = "admin/inference/predictions.html"
     change_form_template = "admin/inference/prediction.html"
     list_display = ("at", "model_version", "environment", "outcome", "rows", "total", "asker")
     list_display_links = ("at",)
     list_filter = (
-        WhenFilter, StatusFilter, EnvironmentFilter, ModelFilter, VersionFilter, KeyFilter,
-        UnitFilter,
+        WhenFilter, FromFilter, ToFilter, StatusFilter, EnvironmentFilter, ModelFilter,
+        VersionFilter, KeyFilter, UnitFilter,
     )  # fmt: skip
     list_filter_sheet = True
     search_fields = ("id",)
@@ -254,7 +322,10 @@ class PredictionAdmin(ReadOnlyAdmin):
         return reply
 
     def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
-        return {"one": found, "title": "Prediction", **_links_of(request, found)} if found else {}
+        if not found:
+            return {}
+        shown = _shown(request, found)
+        return {"title": "Prediction", **shown, **_links_of(request, shown["one"])}
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
@@ -286,6 +357,145 @@ class PredictionRejectedAdmin(ReadOnlyAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return isinstance(request.user, User) and caller_of_request(request).sees_all
+
+
+class ErasureForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for the type checker
+    """Whose traces are to be removed, where, and why."""
+
+    unit = forms.CharField(max_length=erasure.MAX_UNIT, strip=False)
+    team = forms.TypedChoiceField(coerce=int, empty_value=None, required=False)
+    model = forms.CharField(max_length=200, required=False)
+    reason = forms.CharField(max_length=erasure.MAX_REASON, widget=forms.Textarea)
+
+    class Meta:
+        model = Erasure
+        fields = ("unit", "model", "reason")
+
+
+@admin.register(Erasure)
+class ErasureAdmin(PlatformAdmin):
+    """What was erased of units that asked for it; asking is for maintainers."""
+
+    form = ErasureForm
+    change_form_template = "admin/inference/erasure.html"
+    add_form_template = "admin/inference/erasure_add.html"
+    list_display = ("what", "where", "state", "removed", "who", "age")
+    list_display_links = ("what",)
+    ordering = ("-pk",)
+    sortable_by = ()
+    empty_title = "Nothing was erased yet"
+    empty_step = "Erase a unit when somebody asks that what is recorded of them be removed."
+    add_words = "Erase a unit"
+
+    @admin.display(description="Unit (keyed hash)")
+    def what(self, one: Erasure) -> str:
+        return format_html("<code>{}</code>", one.short_digest)
+
+    @admin.display(description="Of")
+    def where(self, one: Erasure) -> str:
+        return one.model or ("all teams" if one.team_id is None else "all models of the team")
+
+    @admin.display(description="State")
+    def state(self, one: Erasure) -> str:
+        return words.state_pill("done" if one.finished else "running")
+
+    @admin.display(description="Records removed")
+    def removed(self, one: Erasure) -> str:
+        return words.count_words(float(sum(one.counts.values())))
+
+    @admin.display(description="Asked by")
+    def who(self, one: Erasure) -> str:
+        return one.actor_name
+
+    @admin.display(description="When")
+    def age(self, one: Erasure) -> str:
+        return words.ago(one.before)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Erasure]:
+        rows = Erasure.objects.order_by("-pk")
+        who = caller_of_request(request)
+        return rows if who.sees_all else rows.filter(team_id__in=_erasable(request))
+
+    def get_form(self, request: HttpRequest, obj: Any = None, **given: Any) -> Any:
+        made = super().get_form(request, obj, **given)
+        teams = teams_of(caller_of_request(request)).filter(pk__in=_erasable(request))
+        choices = [(str(one.pk), one.name) for one in teams]
+        if caller_of_request(request).sees_all:
+            choices = [("", "All teams"), *choices]
+        made.base_fields["team"].choices = choices
+        return made
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        asked = form.cleaned_data
+        team_id = asked["team"]
+        require(caller_of_request(request), Action.PRIVACY_ERASE, Thing(team_id))
+        made = erasure.ask_erasure(
+            asked["unit"],
+            team_id=team_id,
+            model=asked["model"],
+            reason=asked["reason"],
+            actor=actor_of(caller_of_request(request)),
+        )
+        obj.pk = made.pk
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        """Django's own log would keep the name of what was made; our events say it."""
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        return HttpResponseRedirect(reverse("admin:inference_erasure_change", args=[obj.pk]))
+
+    def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
+        if found is None:
+            return {"title": "Erase a unit"}
+        hidden = erasure.unfindable(team_id=found.team_id, model=found.model)
+        return {
+            "one": found,
+            "title": "Erasure",
+            "unfindable": hidden,
+            "work": newest_of("inference.erasure", found.pk),
+            "total": sum(found.counts.values()),
+        }
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        if not isinstance(request.user, User):
+            return False
+        who = caller_of_request(request)
+        return who.sees_all or bool(_erasable(request))
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+def _erasable(request: HttpRequest) -> list[int]:
+    """Return the teams in whose record the one who looks may erase."""
+    return teams_where(caller_of_request(request), Action.PRIVACY_ERASE)
+
+
+def _shown(request: HttpRequest, found: Prediction) -> dict[str, Any]:
+    """Return a prediction as the one who looks may see it, and what may be asked for."""
+    who = caller_of_request(request)
+    veil = selectors.veil_of(found)
+    thing = Thing(found.team_id, found.model, found.environment)
+    offer = bool(veil.fields) and may(who, Action.PREDICTION_READ_REDACTED, thing)
+    said: dict[str, Any] = {"redacted": veil.fields, "may_show": offer}
+    if request.GET.get("redacted") != "show" or not offer:
+        return {"one": veil.over(found), **said}
+    try:
+        kept = reads.read_redacted(found, reason=request.GET.get("reason", ""), caller=who)
+    except Invalid as error:
+        return {"one": veil.over(found), "refusal": error.message, **said}
+    return {"one": kept, "is_kept": True, **said}
 
 
 def _links_of(request: HttpRequest, one: Prediction) -> dict[str, Any]:

@@ -382,6 +382,7 @@ class Agent:
         until = time.monotonic() + LAST_SECONDS
         try:
             shipped = self.ship_once(stop=lambda: time.monotonic() > until)
+            journal_db.write_manifest()
         except PlatformError as error:
             LOG.warning("the last records stay in the spool: %s", error.message)
         else:

@@ -9,6 +9,7 @@ names.
 from typing import Any
 
 from django.db import models
+from django.db.models import Q
 
 from apps.inference.engine.buckets import HourKey, MinuteKey, SpanKey, Tally
 
@@ -57,7 +58,12 @@ class Prediction(models.Model):
             models.Index(fields=["model", "version", "ts"], name="prediction_of_version"),
             models.Index(fields=["key_id", "ts"], name="prediction_of_key"),
             models.Index(fields=["status", "ts"], name="prediction_of_status"),
+            # All that one unit left, to be shown or erased; most calls name no unit.
+            models.Index(
+                fields=["unit", "ts"], name="prediction_of_unit", condition=Q(unit__gt="")
+            ),
         ]
+        permissions = [("read_redacted", "Can read what is kept of redacted fields")]
 
     def __str__(self) -> str:
         return str(self.pk)
@@ -76,6 +82,43 @@ class PredictionRejected(models.Model):
 
     def __str__(self) -> str:
         return self.sha256[:12]
+
+
+class Erasure(models.Model):
+    """Somebody's request that all is removed that one unit left, and what was removed.
+
+    It outlives the rows: a record of before its time that arrives later is dropped on arrival. The
+    unit itself stands here only until the work is done; its digests find it among late records.
+    """
+
+    # Keyed hashes of the unit, by the newest key first.
+    digests = models.JSONField(default=list)
+    unit = models.CharField(max_length=200, blank=True)
+    # None for all teams; the empty text for all models.
+    team_id = models.BigIntegerField(null=True)
+    model = models.CharField(max_length=200, blank=True)
+    # Records of before this time are erased, of whenever they arrive.
+    before = models.DateTimeField(db_index=True)
+    actor_kind = models.CharField(max_length=16)
+    actor_id = models.CharField(max_length=64, blank=True)
+    actor_name = models.CharField(max_length=200)
+    reason = models.TextField(blank=True)
+    # Name of each kind of record to how many of them were removed.
+    counts = models.JSONField(default=dict)
+    oldest = models.DateTimeField(null=True)
+    newest = models.DateTimeField(null=True)
+    finished = models.DateTimeField(null=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"unit {self.short_digest}"
+
+    @property
+    def short_digest(self) -> str:
+        """What of the unit may be shown: the beginning of its keyed hash."""
+        return str(self.digests[0])[:17] if self.digests else ""
 
 
 class PredictionDay(models.Model):

@@ -5,6 +5,7 @@ Nobody counts the table: lists go by cursor, and pages that show numbers read th
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -28,7 +29,12 @@ from apps.inference.engine.buckets import (
     percentile_ms,
     span_tallies,
 )
+from apps.inference.engine.redact import CLIENT_ID, UNIT
 from apps.inference.models import KeyHour, Prediction, PredictionMinute, PredictionSpan
+from apps.inference.record_keys import digests_of
+from apps.inference.veils import REDACTED, veiled
+from apps.registry.models import ModelVersion, RegisteredModel
+from apps.registry.signature import signature_from_json
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Stands for every status but "ok".
@@ -201,6 +207,112 @@ def _time_in_cursor(cursor: str) -> datetime:
         raise Invalid(
             "This `cursor` is not one of ours. Follow `next` of the page before."
         ) from error
+
+
+# --- redacted fields --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Veil:
+    """What is hidden of a prediction: the fields of its model that have a rule now.
+
+    Attributes:
+        columns: Name of each tensor of its version to the names of its columns.
+    """
+
+    fields: tuple[str, ...]
+    columns: Mapping[str, tuple[str, ...]]
+
+    def over(self, found: Prediction) -> Prediction:
+        """Return a copy that may be shown; the row itself is untouched."""
+        shown = copy(found)
+        hidden = frozenset(self.fields)
+        shown.inputs = veiled(
+            found.inputs, hidden - {UNIT, CLIENT_ID} | self._named(), self.columns
+        )
+        shown.outputs = veiled(
+            found.outputs, hidden - {UNIT, CLIENT_ID} | self._named(), self.columns
+        )
+        return self.over_line(shown)
+
+    def over_line(self, found: Prediction) -> Prediction:
+        """Hide what a list shows."""
+        shown = copy(found)
+        shown.unit = REDACTED if UNIT in self.fields and found.unit else found.unit
+        shown.client_id = (
+            REDACTED if CLIENT_ID in self.fields and found.client_id else found.client_id
+        )
+        return shown
+
+    def _named(self) -> frozenset[str]:
+        """Inputs and outputs that happen to be called like the unit or the caller's id."""
+        known = {*self.columns, *(one for names in self.columns.values() for one in names)}
+        return frozenset({UNIT, CLIENT_ID} & known & set(self.fields))
+
+
+def veil_of(found: Prediction) -> Veil:
+    """Return what of a prediction is not for everybody."""
+    fields = tuple(sorted(_rules([found.model]).get(found.model, {})))
+    return Veil(fields, _columns_of(found) if fields else {})
+
+
+def veiled_lines(rows: Iterable[Prediction]) -> list[Prediction]:
+    """Return predictions as a list may show them, with one look at their models' rules."""
+    rows = list(rows)
+    rules = _rules({one.model for one in rows})
+    return [Veil(tuple(rules.get(one.model, ())), {}).over_line(one) for one in rows]
+
+
+def of_unit(rows: QuerySet[Prediction], unit: str, *, caller: Caller) -> QuerySet[Prediction]:
+    """Narrow predictions to a unit; where it is hidden, only for those who may read what is kept.
+
+    They find it also by its keyed hash. To all others a hidden unit is not to be guessed, either.
+    """
+    may_read = [
+        team
+        for team in _teams_of(caller)
+        if may(caller, Action.PREDICTION_READ_REDACTED, Thing(team))
+    ]
+    hiding = [name for name, rules in _rules(None).items() if UNIT in rules]
+    plain = Q(unit=unit) & ~Q(model__in=hiding) & ~Q(unit__startswith="hmac:")
+    kept = Q(unit__in=[unit, *digests_of(unit)])
+    allowed = kept if caller.sees_all and caller.key is None else kept & Q(team_id__in=may_read)
+    # The last two are for the index.
+    return rows.filter(plain | allowed, unit__in=[unit, *digests_of(unit)], unit__gt="")
+
+
+def may_search_kept(caller: Caller) -> bool:
+    """Whether a search by unit of this caller looks also at what is kept of hidden units."""
+    if caller.sees_all and caller.key is None:
+        return True
+    return any(
+        may(caller, Action.PREDICTION_READ_REDACTED, Thing(team)) for team in _teams_of(caller)
+    )
+
+
+def _teams_of(caller: Caller) -> Iterable[int]:
+    return (caller.key.team_id,) if caller.key is not None else caller.roles
+
+
+def _rules(models: Iterable[str] | None) -> dict[str, dict[str, str]]:
+    """Return the rules of models by name; also of deleted ones, whose record is still here."""
+    rows = RegisteredModel.objects.all()
+    rows = rows if models is None else rows.filter(name__in=list(models))
+    found: dict[str, dict[str, str]] = {}
+    for name, rules in rows.exclude(redact={}).values_list("name", "redact"):
+        found[name] = {**found.get(name, {}), **rules}
+    return found
+
+
+def _columns_of(found: Prediction) -> dict[str, tuple[str, ...]]:
+    version = ModelVersion.objects.filter(model__name=found.model, number=found.version)
+    written = version.values_list("signature", flat=True).first()
+    try:
+        signature = signature_from_json(written) if written else None
+    except Invalid:  # written by another release of the platform
+        signature = None
+    specs = (*signature.inputs, *signature.outputs) if signature else ()
+    return {spec.name: spec.columns for spec in specs}
 
 
 # --- counts -----------------------------------------------------------------------------------

@@ -1,14 +1,10 @@
 """Beat's short tasks of the record, and the long one that they ask for."""
 
 from celery import shared_task
-from django.conf import settings
 
 from apps.core import work
-from apps.core.events import Actor
-from apps.inference import services
 from apps.inference.partitions import PartitionBusy
-
-PURGE = "inference.purge_predictions"
+from apps.inference.services import erasure, purge
 
 
 @shared_task(
@@ -20,15 +16,9 @@ PURGE = "inference.purge_predictions"
     retry_backoff=5,
 )
 def tick_make_partitions() -> None:
-    services.make_partitions()
+    purge.make_partitions()
 
 
-@shared_task(name="inference.tick_purge_predictions", ignore_result=True, expires=3600)
-def tick_purge_predictions() -> None:
-    # A purge may take minutes, and the queue of ticks has one process.
-    work.enqueue(PURGE, keep_days=settings.PREDICTION_RETENTION_DAYS)
-
-
-@work.background(PURGE)
-def purge_predictions(*, keep_days: int) -> None:
-    services.purge_predictions(keep_days=keep_days, dry_run=False, actor=Actor.system())
+@work.background(erasure.ERASE, attempts=10)
+def erase_unit(*, erasure_id: int) -> None:
+    erasure.erase(erasure_id)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from django.db.models import Max, Q, QuerySet, Sum, TextField
+from django.db.models import Q, QuerySet, Sum, TextField
 from django.db.models.functions import Cast
 
 from apps.accounts.callers import Caller
@@ -190,12 +190,6 @@ def calls_of_keys(key_ids: Iterable[str], *, since: datetime) -> dict[str, int]:
     """Count the calls of keys since the beginning of an hour."""
     found = KeyHour.objects.filter(key_id__in=list(key_ids), hour__gte=since)
     return dict(found.values_list("key_id").annotate(n=Sum("count")))
-
-
-def last_hours_of_keys(key_ids: Iterable[str]) -> dict[str, datetime]:
-    """Return the hour in which each key was used last; a key that never was is left out."""
-    found = KeyHour.objects.filter(key_id__in=list(key_ids))
-    return dict(found.values_list("key_id").annotate(last=Max("hour")))
 
 
 def calls_of_models(

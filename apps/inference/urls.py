@@ -7,6 +7,7 @@ from apps.inference.api import health
 from apps.inference.api.analytics import ANALYTICS_PATHS
 from apps.inference.api.predict import PredictView
 from apps.inference.api.predictions import PREDICTION_PATHS
+from apps.inference.api.privacy import PRIVACY_PATHS
 
 app_name = "inference"
 
@@ -21,4 +22,4 @@ HEALTH: list[URLPattern] = [
     *both("health/deps", health.DepsView.as_view(), "health-deps"),
 ]
 
-urlpatterns: list[URLPattern] = [*SERVING, *PREDICTION_PATHS, *ANALYTICS_PATHS]
+urlpatterns: list[URLPattern] = [*SERVING, *PREDICTION_PATHS, *ANALYTICS_PATHS, *PRIVACY_PATHS]

@@ -143,10 +143,8 @@ def asked(query: Mapping[str, str], *, now: datetime, least_step: int = MINUTE) 
     """
     since, until = query.get("from", ""), query.get("to", "")
     if since:
-        start = _moment(since, "from")
-        return between(
-            start, _moment(until, "to") if until else now, now=now, least_step=least_step
-        )
+        start = moment(since, "from")
+        return between(start, moment(until, "to") if until else now, now=now, least_step=least_step)
     if until:
         raise _wrong("/from", "Say from when, too.")
     name = query.get("range", "") or USUAL
@@ -184,7 +182,12 @@ def _step(seconds: float, age_days: float) -> int:
     return max(step, HOUR) if age_days > FINE_DAYS else step
 
 
-def _moment(text: str, name: str) -> datetime:
+def moment(text: str, name: str = "from") -> datetime:
+    """Read a time of an address; without a zone it is UTC.
+
+    Raises:
+        Invalid: It is none; ``name`` says which parameter was meant.
+    """
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError as error:

@@ -6,7 +6,6 @@ parent built is forgotten in its child, whose copy of the threads does not run.
 
 import atexit
 import contextlib
-import hashlib
 import logging
 import os
 import threading
@@ -25,12 +24,12 @@ from apps.inference.engine.cache import AnswerCache
 from apps.inference.engine.errors import ModelUnavailable
 from apps.inference.engine.pipeline import Engine
 from apps.inference.engine.pool import ModelPool
-from apps.inference.engine.redact import RecordRules
 from apps.inference.engine.routing import Routes
 from apps.inference.engine.spool import Spool
 from apps.inference.follower import Follower
 from apps.inference.journal_db.direct import DirectJournal
 from apps.inference.node import NOT_HERE_YET, Node
+from apps.inference.record_keys import record_rules
 from apps.inference.runtimes.table import runtime_for
 from apps.registry.snapshot import EndpointBody, VersionBody
 
@@ -171,12 +170,6 @@ def build(node: Node, spool: Spool) -> Serving:
         poll_seconds=settings.FOLLOW_POLL_SECONDS,
     )
     return Serving(made, pool, spool, follower, node)
-
-
-def record_rules() -> RecordRules:
-    """Return the rules of the record; hashed fields depend on the installation's own key."""
-    key = hashlib.sha256(b"mlplatform.redaction:" + settings.SECRET_KEY.encode()).digest()
-    return RecordRules(key, settings.RECORD_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from apps.accounts.policies import PRODUCTION, Action, Thing, may
 from apps.accounts.selectors import keys_in_state, keys_of, teams_of
 from apps.core import sentences
 from apps.core.models import Event
+from apps.core.selectors import ChainStatus, chain_status
 from apps.inference import traffic, windows
 from apps.inference.selectors import Traffic
 from apps.inference.traffic import ModelSeen, Seen
@@ -36,11 +37,12 @@ class Needs:
     approvals: tuple[Release, ...]
     rejected: tuple[ModelVersion, ...]
     keys: tuple[ApiKey, ...]
+    audit: ChainStatus | None = None
 
     @property
     def are_none(self) -> bool:
         """Whether nothing waits."""
-        return not (self.approvals or self.rejected or self.keys)
+        return not (self.approvals or self.rejected or self.keys or self.audit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ def needs_of(caller: Caller, now: datetime) -> Needs:
         approvals=tuple(_approvals(caller)[:MOST_NEEDS]),
         rejected=tuple(_rejected(caller, now)[:MOST_NEEDS]),
         keys=tuple(_ending_keys(caller, now)[:MOST_NEEDS]),
+        audit=_audit(caller),
     )
 
 
@@ -149,6 +152,14 @@ def recent_events(caller: Caller) -> QuerySet[Event]:
     if caller.sees_all:
         return events
     return events.filter(team_id__in=[team for team in caller.roles if caller.sees(team)])
+
+
+def _audit(caller: Caller) -> ChainStatus | None:
+    """Return how the audit chain stands, for who runs the platform, when it does not stand well."""
+    if not caller.sees_all:
+        return None
+    status = chain_status()
+    return status if status.state in ("broken", "behind") else None
 
 
 def _approvals(caller: Caller) -> QuerySet[Release]:

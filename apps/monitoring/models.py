@@ -17,6 +17,9 @@ class Notification(models.Model):
         ROLLED_BACK = "rolled_back", "Rolled back"
         TEAM_JOINED = "team_joined", "Added to a team"
         ROLE_CHANGED = "role_changed", "Role changed"
+        KEY_UNUSED = "key_unused", "Key unused"
+        SIGN_IN = "sign_in", "Sign-in"
+        AUDIT = "audit", "Audit record"
 
     person = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notifications"
@@ -118,3 +121,16 @@ class NewsCursor(models.Model):
 
     def __str__(self) -> str:
         return f"told up to seal {self.seq}"
+
+
+class PurgeRun(models.Model):
+    """One run of the purge, as a thing that an event can name; there is no such table."""
+
+    day = models.DateField(primary_key=True)
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"purge of {self.day}"

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Q
+from django.urls import reverse
 
 from apps.accounts.callers import Caller
-from apps.accounts.models import Membership, User
+from apps.accounts.models import ApiKey, Membership, User
 from apps.accounts.policies import Action, Thing, may
 from apps.accounts.snapshot import Role
 from apps.core.models import Event
@@ -53,7 +54,7 @@ def news_of(event: Event) -> list[News]:
     if rule is None:
         return []
     wanted = {one.person_id: one for one in rule(event)}
-    seeing = who_see(event.team_id, wanted)
+    seeing = who_may_know(event, wanted)
     return [_tidy(one) for person, one in wanted.items() if person in seeing]
 
 
@@ -73,6 +74,18 @@ def _tidy(news: News) -> News:
         news.url,
         one_line(news.told, MOST_TITLE),
     )
+
+
+def who_may_know(event: Event, people: Iterable[int]) -> set[int]:
+    """Keep who sees the event's team, and the person whom the event is about."""
+    wanted = set(people)
+    about = {one for one in wanted if _is_about(event, one)}
+    active = User.objects.filter(pk__in=about, is_active=True).values_list("pk", flat=True)
+    return who_see(event.team_id, wanted) | (set(active) if about else set())
+
+
+def _is_about(event: Event, person: int) -> bool:
+    return event.target_kind == User._meta.label_lower and event.target_id == str(person)
 
 
 def who_see(team_id: int | None, people: Iterable[int]) -> set[int]:
@@ -218,6 +231,67 @@ def _role(event: Event, kind: Kind, title: str) -> Iterator[News]:
     )
 
 
+def _key_unused(event: Event) -> Iterator[News]:
+    """Tell the owner and whoever manages the team's keys; nobody when it is in use again."""
+    key = ApiKey.objects.filter(pk=event.target_id, revoked_at__isnull=True).first()
+    if key is None or key.warned_at is None:
+        return
+    members = Membership.objects.filter(team_id=key.team_id, role=Role.MAINTAINER)
+    for person in {key.owner_id, *members.values_list("user_id", flat=True)}:
+        yield News(
+            person,
+            Kind.KEY_UNUSED,
+            f"Nobody uses the key {key.name}",
+            f"It made no call for {event.facts.get('days')} days. Revoke it, unless a program "
+            "still needs it.",
+            _page(event),
+        )
+
+
+def _audit(event: Event) -> Iterator[News]:
+    """Tell who runs the platform that the record does not hold, or that nobody watches it."""
+    title = "The audit chain needs a look"
+    if event.verb == "audit.broken":
+        title = f"The audit chain is broken at {event.facts.get('broken_at')}"
+    admins = User.objects.filter(is_superuser=True, is_active=True)
+    for person in admins.values_list("pk", flat=True):
+        body = str(event.facts.get("what") or "")
+        yield News(person, Kind.AUDIT, title, body, reverse("admin:core_event_changelist"))
+
+
+def _token_reused(event: Event) -> Iterator[News]:
+    yield from _sign_in_alarm(
+        event,
+        "A sign-in of {name} was ended: its refresh token was used twice",
+        "Somebody else may hold it. If it was not a program that sends it twice, change the "
+        "password and look at where the account is signed in.",
+    )
+
+
+def _locked_out(event: Event) -> Iterator[News]:
+    """Tell of a person; a name that nobody has, or an address, is for the audit page."""
+    if event.target_kind != User._meta.label_lower:
+        return
+    failures, minutes = event.facts.get("failures"), event.facts.get("minutes")
+    yield from _sign_in_alarm(
+        event,
+        "{name} is locked out after failed sign-ins",
+        f"{failures} sign-ins failed; the name is locked for {minutes} minutes. The audit page "
+        "says from where.",
+    )
+
+
+def _sign_in_alarm(event: Event, title: str, body: str) -> Iterator[News]:
+    """Tell platform admins, who look at the person, and the person herself."""
+    name, about = event.target_name, event.target_id
+    admins = User.objects.filter(is_superuser=True, is_active=True).values_list("pk", flat=True)
+    for person in admins:
+        if str(person) != about:
+            yield News(person, Kind.SIGN_IN, title.format(name=name), body, _page(event))
+    if about.isdecimal():
+        yield News(int(about), Kind.SIGN_IN, title.format(name=name), body, "/admin/me/")
+
+
 # Everything that anybody is told of.
 RULES: Mapping[str, Rule] = {
     "release.requested": _approval_wanted,
@@ -227,6 +301,11 @@ RULES: Mapping[str, Rule] = {
     "version.rejected": _version_rejected,
     "member.added": _member_added,
     "member.role_changed": _role_changed,
+    "audit.broken": _audit,
+    "audit.alarm": _audit,
+    "key.unused": _key_unused,
+    "user.token_reused": _token_reused,
+    "user.locked_out": _locked_out,
 }
 
 

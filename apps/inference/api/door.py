@@ -8,7 +8,7 @@ no network. Cheap refusals come first, and the body is read only for a caller wh
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import ClassVar
 from urllib.parse import parse_qsl
@@ -18,10 +18,19 @@ from django.conf import settings
 
 from apps.accounts import policies
 from apps.accounts.callers import Caller, caller_of
+from apps.accounts.limits import Visit, credential_of, most_rows
 from apps.accounts.policies import ENVIRONMENTS, PRODUCTION, Action, Thing
+from apps.accounts.wiring import limiter
 from apps.core import context
 from apps.core.api.exceptions import platform_error_of, problem_body, problem_headers
-from apps.core.errors import Invalid, NotFound, PlatformError, TooLarge, Unavailable
+from apps.core.errors import (
+    Invalid,
+    NotFound,
+    PlatformError,
+    RateLimited,
+    TooLarge,
+    Unavailable,
+)
 from apps.inference import wiring
 from apps.inference.api.dialects import native
 from apps.inference.engine.errors import UnknownModel, WrongMediaType
@@ -80,18 +89,20 @@ class DoorReply:
 
 def answer(request: DoorRequest) -> DoorReply:
     """Answer one request; every error is a reply."""
+    visit = Visit()
     try:
         serving = wiring.serving().engine
-        call = call_of(request, serving.routes)
-        found = serving.predict(call)
+        caller = admitted(request)
+        visit = limiter().enter(caller, context.current().address)
+        found = serving.predict(call_of(request, serving.routes, caller, visit))
         reply = reply_of(found, serving)
     except Exception as error:  # noqa: BLE001 - the door's own place where errors become replies
-        return refusal_of(error)
-    return reply
+        reply = refusal_of(error)
+    return _counted(visit, reply)
 
 
-def call_of(request: DoorRequest, routes: Routes) -> PredictCall:
-    """Read a request: who asks, for what, and whether that may be.
+def admitted(request: DoorRequest) -> Caller:
+    """Find out who asks, and that it is asked in a way that is answered here at all.
 
     Raises:
         PlatformError: Why not.
@@ -99,7 +110,15 @@ def call_of(request: DoorRequest, routes: Routes) -> PredictCall:
     if request.method != METHOD:
         raise WrongMethod(f"Predictions are asked for with {METHOD}.")
     require_small(request.headers, len(request.body))
-    caller = authenticate(request.headers)
+    return authenticate(request.headers)
+
+
+def call_of(request: DoorRequest, routes: Routes, caller: Caller, visit: Visit) -> PredictCall:
+    """Read a request: for what is asked, and whether that may be.
+
+    Raises:
+        PlatformError: Why not.
+    """
     model = _model(request.path)
     words = _words(request.query)
     environment = _environment(words, caller)
@@ -132,11 +151,12 @@ def call_of(request: DoorRequest, routes: Routes) -> PredictCall:
         asker=Asker(
             caller.key.id if caller.key else None,
             caller.user_id,
-            address=context.current().address,
+            address=context.current().address if settings.RECORD_ADDRESSES else None,
             agent=request.headers.get("user-agent", "")[:LONGEST_AGENT] or None,
         ),
         request_id=context.current().request_id,
-        max_rows=settings.MAX_ROWS,
+        max_rows=most_rows(caller.plan, settings.MAX_ROWS),
+        admit=visit.spend,
     )
 
 
@@ -145,8 +165,8 @@ def reply_of(found: PredictAnswer, serving: Engine) -> DoorReply:
     version = serving.routes.versions.get((found.model, found.version))
     body = native.body_of(found, version.signature if version else None)
     context.note(
-        model=found.model,
-        version=found.version,
+        model_id=found.model,
+        model_version=found.version,
         prediction_id=found.prediction_id,
         cached=found.cached,
     )
@@ -164,6 +184,16 @@ def refusal_of(error: Exception) -> DoorReply:
     return DoorReply(int(refusal.status), _headers(headers), body)
 
 
+def _counted(visit: Visit, reply: DoorReply) -> DoorReply:
+    """Count a call that ended before its rows were known, and say how its caller stands."""
+    try:
+        visit.close()
+    except RateLimited as error:
+        reply = refusal_of(error)
+    headers = visit.headers()
+    return replace(reply, headers={**headers, **reply.headers}) if headers else reply
+
+
 # --- checks that other doors share ---------------------------------------------------------------
 
 
@@ -172,19 +202,28 @@ def authenticate(headers: Mapping[str, str]) -> Caller:
 
     Raises:
         Unavailable: This process knows nobody yet.
+        RateLimited: This address presented too many bad ones.
         PlatformError: The credential is missing or bad.
     """
     follower = wiring.serving().follower
     if not follower.has_snapshot:
         raise Unavailable("This process has just started and knows no models yet. Try again.")
-    caller = caller_of(
-        headers,
-        directory=follower.directory,
-        verifier=wiring.verifier(),
-        now=time.time(),
-        address=context.current().address,
-    )
-    context.note(user=caller.username, key=caller.key.id if caller.key else None)
+    address = context.current().address
+    credential = credential_of(headers)
+    limiter().guard(address, credential)
+    try:
+        caller = caller_of(
+            headers,
+            directory=follower.directory,
+            verifier=wiring.verifier(),
+            now=time.time(),
+            address=address,
+        )
+    except PlatformError:
+        limiter().note_refused(address, credential)
+        raise
+    limiter().note_good(credential)
+    context.note(user_id=caller.user_id, key=caller.key.id if caller.key else None)
     return caller
 
 

@@ -83,6 +83,8 @@ REFUSALS = {
     409: "Nothing, or not this version, is released in the environment.",
     413: "The body is larger than 10 MB, or 14 MB for a model that takes images.",
     415: "The body is neither JSON nor, for a model with one image input, a PNG or JPEG file.",
+    429: "Over a limit of the plan, the person or the address; see `Retry-After`. Every answer "
+    "says in `RateLimit-*` how the caller stands.",
     502: "The model failed on this input.",
     503: "Too busy, or the model or its record is not available here; see `Retry-After`.",
     504: "Not ready before the deadline.",

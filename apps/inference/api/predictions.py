@@ -18,6 +18,7 @@ from apps.accounts.policies import Action, Thing, require
 from apps.core.api.schema import problems
 from apps.core.api.urls import both
 from apps.inference import selectors
+from apps.inference.services import reads
 
 USUAL_SPAN = timedelta(days=1)
 MAX_PAGE = 200
@@ -36,6 +37,11 @@ class SearchSerializer(StrictSerializer):
         required=False,
         max_length=64,
         help_text="`ok`, the code of an error, or `error` for all errors.",
+    )
+    unit = serializers.CharField(
+        required=False,
+        max_length=200,
+        help_text="As it was sent. A hidden one is found only by those who may read what is kept.",
     )
     since = serializers.DateTimeField(
         required=False, help_text="Accepted at or after; 24 hours ago when not given."
@@ -98,6 +104,26 @@ class PredictionSerializer(PredictionLineSerializer):
     inputs = AnyJson(allow_null=True)
     outputs = AnyJson(allow_null=True)
     error = TextOrNull()
+    redacted = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Fields with a rule. They read `redacted`, unless what is kept was asked for.",
+    )
+
+
+class WholeSerializer(StrictSerializer):
+    """How one prediction shall be shown."""
+
+    redacted = serializers.ChoiceField(
+        required=False,
+        choices=["show"],
+        help_text="`show` gives what is kept of redacted fields to those who may; it is audited.",
+    )
+    reason = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=2000,
+        help_text="Why; needed with `redacted=show`.",
+    )
 
 
 class PredictionPageSerializer(serializers.Serializer[Any]):
@@ -120,12 +146,19 @@ class PredictionsView(APIView):
         asked = form.validated_data
         wanted = _wanted(asked)
         rows = selectors.predictions(wanted, caller=who)
+        if unit := asked.get("unit"):
+            rows = selectors.of_unit(rows, unit, caller=who)
+            if selectors.may_search_kept(who):
+                reads.searched_for_unit(unit, caller=who)
         page = selectors.page_of(
             rows.defer("inputs", "outputs", "error"),
             cursor=asked.get("cursor"),
             size=asked["page_size"],
         )
-        body = {"next": _next_url(request, wanted, page), "results": page.items}
+        body = {
+            "next": _next_url(request, wanted, page),
+            "results": selectors.veiled_lines(page.items),
+        }
         return Response(PredictionPageSerializer(body).data)
 
 
@@ -133,12 +166,28 @@ class PredictionView(APIView):
     @extend_schema(
         operation_id="read_prediction",
         summary="One recorded prediction, with what was asked and answered",
-        responses={200: PredictionSerializer, **problems(401, 403, 404)},
+        parameters=[WholeSerializer],
+        responses={200: PredictionSerializer, **problems(400, 401, 403, 404)},
         tags=["predictions"],
     )
     def get(self, request: Request, prediction: str) -> Response:
-        found = selectors.prediction(prediction, caller=_reader(request))
-        return Response(PredictionSerializer(found).data)
+        who = _reader(request)
+        found = selectors.prediction(prediction, caller=who)
+        form = WholeSerializer(data=request.query_params.dict())
+        form.is_valid(raise_exception=True)
+        asked = form.validated_data
+        veil = selectors.veil_of(found)
+        if asked.get("redacted"):
+            shown = reads.read_redacted(found, reason=asked.get("reason", ""), caller=who)
+        else:
+            shown = veil.over(found)
+        body = PredictionLineSerializer(shown).data | {
+            "inputs": shown.inputs,
+            "outputs": shown.outputs,
+            "error": shown.error or None,
+            "redacted": veil.fields,
+        }
+        return Response(body)
 
 
 def _reader(request: Request) -> Caller:

@@ -18,6 +18,8 @@ class PredictionRecord:
         inputs: JSON values as recorded (whole, digest, or None), after redaction.
         outputs: The same for the answer; None when there was none.
         error: Message of the error, for people of the team; None when ok.
+        address: Where the call came from, and ``agent`` by what program: they tell where a key was
+            last used and do not stay with the prediction. None also where addresses are not kept.
 
     The journal adds ``seq`` (number in its writer's life, from 1, without gaps) and ``writer``.
     """
@@ -47,6 +49,8 @@ class PredictionRecord:
     error: str | None
     request_id: str
     client_id: str | None
+    address: str | None = None
+    agent: str | None = None
 
 
 class Journal(Protocol):

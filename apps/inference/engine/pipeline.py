@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from apps.core import ids
-from apps.core.errors import PlatformError
+from apps.core.errors import PlatformError, RateLimited
 from apps.inference.engine.batcher import Batcher, Ran
 from apps.inference.engine.cache import AnswerCache, CacheKey, cache_key
 from apps.inference.engine.errors import DeadlinePassed, SpoolFull
@@ -26,6 +26,7 @@ from apps.inference.engine.pool import Lease, ModelPool
 from apps.inference.engine.redact import (
     RecordRules,
     keeps_whole,
+    recorded_client_id,
     recorded_inputs,
     recorded_outputs,
     recorded_unit,
@@ -162,6 +163,8 @@ class Engine:
                 max_rows=call.max_rows,
                 seconds=one.deadline - self._clock(),
             )
+            if call.admit is not None:
+                call.admit(one.checked.rows)
             self._passed("validate")
             found = self._look_up(one, route, one.checked)
             self._passed("look_up")
@@ -267,7 +270,9 @@ class Engine:
     ) -> BaseException | None:
         """Write the record; what goes wrong here replaces an answer, never an error."""
         route = one.route
-        if route is None:
+        # Who is over a limit of his own asked for nothing yet; a flood of such must not fill the
+        # spool.
+        if route is None or isinstance(error, RateLimited):
             return None
         # Only an answer may be refused for want of its record; a lost error is counted.
         policy = route.endpoint.settings.full_spool if answer else FullSpool.BEST_EFFORT
@@ -294,7 +299,13 @@ class Engine:
             outputs = None
             timing = Timing((self._clock() - one.started) * 1000, 0.0, 0.0)
         else:
-            outputs = recorded_outputs(answer.outputs, rules=rules, whole=whole)
+            outputs = recorded_outputs(
+                answer.outputs,
+                rules=rules,
+                whole=whole,
+                settings=settings,
+                signature=route.version.signature,
+            )
             timing = answer.timing
         return PredictionRecord(
             id=one.id,
@@ -329,7 +340,9 @@ class Engine:
             outputs=outputs,
             error=_told(error, hides=bool(settings.redact)),
             request_id=call.request_id,
-            client_id=call.client_id,
+            client_id=recorded_client_id(call.client_id, settings, rules),
+            address=call.asker.address,
+            agent=call.asker.agent,
         )
 
     def _release(self, one: _Prediction) -> None:

@@ -1,7 +1,8 @@
 """What the log may hold of a prediction: redaction first, then the record mode, then the size rule.
 
 Redaction fails closed: when a field that must not be kept cannot be found in its place, nothing of
-the inputs is kept. An image is never kept, only what it was: kind, size, digest, width and height.
+the inputs or outputs that may hold it is kept. An image is never kept, only what it was: kind,
+size, digest, width and height.
 """
 
 import hashlib
@@ -34,12 +35,19 @@ FRAME_BYTES = 1024
 # What one character of a name takes in JSON at most.
 ESCAPED_BYTES = 6
 UNIT = "unit"
+# What a question calls the caller's own id.
+CLIENT_ID = "id"
+# A masked text shows so many of its first characters at most, and never more than this part.
+MASK = "***"
+MASK_CHARACTERS = 2
+MASK_PART = 4
 # A longer text in a question that did not fit an image model may be a piece of the image.
 SHORT_TEXT = 64
 SHORT_NAME = 32
 
 Images = Mapping[str, Sequence[ImageFacts]]
 NO_IMAGES: Images = {}
+PLAIN = ModelSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +79,36 @@ def keeps_whole(settings: ModelSettings, prediction_id: str) -> bool:
     return settings.record is RecordMode.FULL
 
 
+def masked(value: Any) -> Any:
+    """Hide what a value says and keep its form: lists stay lists, "marta@x.org" is "ma***".
+
+    A number has no half that could be shown, so it is None; the same for anything but a text.
+    """
+    if isinstance(value, list):
+        return [masked(one) for one in value]
+    if not isinstance(value, str):
+        return None
+    return value[: min(MASK_CHARACTERS, len(value) // MASK_PART)] + MASK
+
+
 def recorded_unit(unit: str | None, settings: ModelSettings, rules: RecordRules) -> str | None:
     """Return the unit as the log may hold it."""
-    how = settings.redact.get(UNIT)
-    if unit is None or how is Redaction.DROP:
+    return _recorded_text(unit, settings.redact.get(UNIT), rules)
+
+
+def recorded_client_id(
+    client_id: str | None, settings: ModelSettings, rules: RecordRules
+) -> str | None:
+    """Return the caller's own id as the log may hold it."""
+    return _recorded_text(client_id, settings.redact.get(CLIENT_ID), rules)
+
+
+def _recorded_text(text: str | None, how: Redaction | None, rules: RecordRules) -> str | None:
+    if text is None or how is None:
+        return text
+    if how is Redaction.DROP:
         return None
-    return unit if how is None else hashed(unit, rules.hmac_key)
+    return hashed(text, rules.hmac_key) if how is Redaction.HASH else str(masked(text))
 
 
 def recorded_inputs(
@@ -109,8 +141,8 @@ def recorded_inputs(
         if settings.redact:
             return None
         return _unread(inputs, rules, whole=whole, may_be_images=signature.takes_images)
-    hidden = _hidden(settings, signature)
-    if _may_hold_another(settings, signature, hidden):
+    hidden = _hidden(settings, signature.inputs)
+    if _may_hold_another(settings, signature, signature.inputs):
         return None
     if not hidden:
         names = _name_bytes(signature)
@@ -122,23 +154,71 @@ def recorded_inputs(
             name_bytes=names,
             images=images,
         )
-    shown = _without(tensors, signature, hidden)
-    hashes = _hashes(tensors, signature, hidden, rules.hmac_key, images)
-    kept = _bounded(
-        lambda: _lists(shown, images),
-        shown,
-        rules,
+    return _with_hidden(
+        tensors,
+        signature.inputs,
+        hidden,
+        rules=rules,
         whole=whole,
         name_bytes=_name_bytes(signature),
         images=images,
     )
-    return {**kept, **hashes} if _fits(hashes, rules.limit_bytes) else kept
 
 
-def recorded_outputs(outputs: Tensors, *, rules: RecordRules, whole: bool) -> Any:
-    """Return the outputs as the log may hold them: nested lists by name, or a digest."""
+def recorded_outputs(
+    outputs: Tensors,
+    *,
+    rules: RecordRules,
+    whole: bool,
+    settings: ModelSettings = PLAIN,
+    signature: Signature | None = None,
+) -> Any:
+    """Return the outputs as the log may hold them: nested lists by name, or a digest.
+
+    Args:
+        outputs: What the model answered.
+        rules: The installation's rules.
+        whole: Whether this call is kept in full.
+        settings: The model's rules for recording.
+        signature: Of the version that answered; without it nothing can be redacted.
+
+    Returns:
+        None when a field that must not be kept may stand, unnamed, among their values.
+    """
     names = max(map(len, outputs), default=0) * ESCAPED_BYTES
+    if signature is not None and settings.redact:
+        if _may_hold_another(settings, signature, signature.outputs):
+            return None
+        hidden = _hidden(settings, signature.outputs)
+        if hidden:
+            return _with_hidden(
+                outputs, signature.outputs, hidden, rules=rules, whole=whole, name_bytes=names
+            )
     return _bounded(lambda: _lists(outputs), outputs, rules, whole=whole, name_bytes=names)
+
+
+def _with_hidden(
+    tensors: Tensors,
+    specs: Sequence[TensorSpec],
+    hidden: Mapping[str, Redaction],
+    *,
+    rules: RecordRules,
+    whole: bool,
+    name_bytes: int,
+    images: Images = NO_IMAGES,
+) -> dict[str, Any]:
+    """Record the other fields as usual, and beside them what may be kept of the hidden ones."""
+    shown = _without(tensors, specs, hidden)
+    replaced = _replaced(tensors, specs, hidden, rules.hmac_key, images)
+    kept: dict[str, Any] = _bounded(
+        lambda: _lists(shown, images),
+        shown,
+        rules,
+        whole=whole,
+        name_bytes=name_bytes,
+        images=images,
+    )
+    return {**kept, **replaced} if _fits(replaced, rules.limit_bytes) else kept
 
 
 def _name_bytes(signature: Signature) -> int:
@@ -147,21 +227,24 @@ def _name_bytes(signature: Signature) -> int:
     )
 
 
-def _hidden(settings: ModelSettings, signature: Signature) -> dict[str, Redaction]:
+def _names(specs: Sequence[TensorSpec]) -> set[str]:
+    return {name for spec in specs for name in (spec.name, *spec.columns)}
+
+
+def _hidden(settings: ModelSettings, specs: Sequence[TensorSpec]) -> dict[str, Redaction]:
     if not settings.redact:
         return {}
-    fields = {spec.name for spec in signature.inputs}
-    fields |= {column for spec in signature.inputs for column in spec.columns}
+    fields = _names(specs)
     return {name: how for name, how in settings.redact.items() if name in fields}
 
 
 def _may_hold_another(
-    settings: ModelSettings, signature: Signature, hidden: Mapping[str, Redaction]
+    settings: ModelSettings, signature: Signature, specs: Sequence[TensorSpec]
 ) -> bool:
-    """Whether a field to be hidden may stand, unnamed, among the values of one input."""
-    missing = settings.redact.keys() - hidden.keys() - {UNIT}
-    return bool(missing) and any(
-        not spec.columns and spec.row_shape not in ((), (1,)) for spec in signature.inputs
+    """Whether a field to be hidden may stand, unnamed, among the values of one tensor."""
+    known = _names(signature.inputs) | _names(signature.outputs) | {UNIT, CLIENT_ID}
+    return bool(settings.redact.keys() - known) and any(
+        not spec.columns and spec.row_shape not in ((), (1,)) for spec in specs
     )
 
 
@@ -286,12 +369,15 @@ def _file_facts(content: bytes) -> dict[str, Any]:
 
 
 def _without(
-    tensors: Tensors, signature: Signature, hidden: Mapping[str, Redaction]
+    tensors: Tensors, specs: Sequence[TensorSpec], hidden: Mapping[str, Redaction]
 ) -> dict[str, NDArray[np.generic]]:
-    """Leave out hidden inputs, and split inputs with hidden columns into the other columns."""
+    """Leave out hidden tensors, and split those with hidden columns into the other columns.
+
+    What has a column to hide and cannot be split is left out whole.
+    """
     shown: dict[str, NDArray[np.generic]] = {}
-    for spec in signature.inputs:
-        if spec.name in hidden:
+    for spec in specs:
+        if spec.name in hidden or spec.name not in tensors:
             continue
         if not hidden.keys() & set(spec.columns):
             shown[spec.name] = tensors[spec.name]
@@ -301,25 +387,36 @@ def _without(
     return shown
 
 
-def _hashes(
+def _replaced(
     tensors: Tensors,
-    signature: Signature,
+    specs: Sequence[TensorSpec],
     hidden: Mapping[str, Redaction],
     key: bytes,
     images: Images,
-) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for spec in signature.inputs:
+) -> dict[str, list[Any]]:
+    """Return what stands for the hidden fields; a field that is dropped is not among them."""
+    found: dict[str, list[Any]] = {}
+    for spec in specs:
         if spec.name in images:  # equal files hash alike, also when the model sees no difference
-            if hidden.get(spec.name) is Redaction.HASH:
-                found[spec.name] = [hashed(one.sha256, key) for one in images[spec.name]]
+            digests = [one.sha256 for one in images[spec.name]]
+            how = hidden.get(spec.name)
+            found |= _stand_ins({spec.name: how} if how else {}, spec.name, digests, key)
+            continue
+        if spec.name not in tensors:
             continue
         fields = {spec.name: tensors[spec.name], **_columns(spec, tensors[spec.name])}
         for name, array in fields.items():
-            if hidden.get(name) is Redaction.HASH:
-                values = array.tolist() if array.ndim else [array.tolist()]
-                found[name] = [hashed(value, key) for value in values]
+            found |= _stand_ins(hidden, name, array.tolist() if array.ndim else [array.item()], key)
     return found
+
+
+def _stand_ins(
+    hidden: Mapping[str, Redaction], name: str, values: list[Any], key: bytes
+) -> dict[str, list[Any]]:
+    how = hidden.get(name)
+    if how is Redaction.HASH:
+        return {name: [hashed(value, key) for value in values]}
+    return {name: [masked(value) for value in values]} if how is Redaction.MASK else {}
 
 
 def _columns(spec: TensorSpec, array: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:

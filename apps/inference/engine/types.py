@@ -4,7 +4,7 @@ A ``PredictCall`` is what a dialect understood of a request, before routing. A `
 what it renders. Neither knows HTTP, Django or a database.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -86,6 +86,8 @@ class PredictCall:
         asker: Key and user, for the record.
         request_id: ``X-Request-ID`` of the request.
         max_rows: Rows this caller may send in one call.
+        admit: Told the rows of a question that fits its signature, before anything runs; what it
+            raises is the answer.
     """
 
     model: str
@@ -101,6 +103,7 @@ class PredictCall:
     asker: Asker = Asker()
     request_id: str = ""
     max_rows: int = 100
+    admit: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,6 @@
 with their counts in one transaction, ``shipper`` walks the files and decides when one may go.
 """
 
-from apps.inference.journal_db.shipper import LogUnavailable, Shipped, ship
+from apps.inference.journal_db.shipper import LogUnavailable, Shipped, ship, write_manifest
 
-__all__ = ["LogUnavailable", "Shipped", "ship"]
+__all__ = ["LogUnavailable", "Shipped", "ship", "write_manifest"]

@@ -45,6 +45,20 @@ class Row(NamedTuple):
     outputs: Any
 
 
+class Whence(NamedTuple):
+    """Where a call came from and by what program; it tells of the key, not of the prediction."""
+
+    address: str = ""
+    agent: str = ""
+
+
+class Arrival(NamedTuple):
+    """What stood in one record."""
+
+    row: Row
+    whence: Whence
+
+
 _NONE = type(None)
 _ANY: tuple[type, ...] = (str, int, float, bool, list, dict, _NONE)
 # ``bool`` is a kind of ``int`` to Python, hence exact types.
@@ -66,11 +80,26 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def row_from(payload: bytes) -> Row:
+    """Read one record as a row; ``ValueError`` says why it cannot be one."""
+    return arrival_from(payload).row
+
+
+def arrival_from(payload: bytes) -> Arrival:
     """Read one record; ``ValueError`` says why it cannot be a row.
 
-    Fields that are not known here are left out: a newer writer may already note more.
+    Fields that are not known here are left out: a newer writer may already note more. An older one
+    did not note where a call came from.
     """
     fields = record_from(payload)
+    whence = Whence(_text(fields.get("address")), _text(fields.get("agent")))
+    return Arrival(_row(fields), whence)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _row(fields: dict[str, Any]) -> Row:
     for name, kinds in _TYPES.items():
         if name not in fields:
             raise ValueError(f"The record has no `{name}`.")
@@ -78,7 +107,7 @@ def row_from(payload: bytes) -> Row:
             raise ValueError(f"The record's `{name}` is a {type(fields[name]).__name__}.")
     return Row(
         id=_checked_id(fields["id"], fields["ts_ms"]),
-        ts=_time_of(fields["ts_ms"]),
+        ts=time_of(fields["ts_ms"]),
         model=fields["model"],
         environment=fields["environment"],
         team_id=fields["team_id"],
@@ -114,7 +143,8 @@ def _checked_id(text: str, ts_ms: int) -> str:
     return text.lower()
 
 
-def _time_of(ts_ms: int) -> datetime:
+def time_of(ts_ms: int) -> datetime:
+    """Return a record's time; ``ValueError`` when it is none."""
     try:
         return EPOCH + timedelta(milliseconds=ts_ms)
     except OverflowError as error:

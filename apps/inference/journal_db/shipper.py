@@ -14,18 +14,27 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
+from django.conf import settings
+from django.db import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    connection,
+    transaction,
+)
+from django.db.models import Max
 from django.utils import timezone
 
 from apps.core.errors import Unavailable
-from apps.inference.engine.spool import Segment, adopt, orphans, sealed_segments
-from apps.inference.journal_db import tables
-from apps.inference.journal_db.rows import Row, row_from
-from apps.inference.models import PredictionRejected
+from apps.inference.engine.spool import Segment, adopt, orphans, record_from, sealed_segments
+from apps.inference.journal_db import manifest, tables
+from apps.inference.journal_db.erased import Erased, time_in
+from apps.inference.journal_db.rows import EPOCH, Row, Whence, arrival_from
+from apps.inference.models import Erasure, PredictionRejected
 
 LOG = logging.getLogger(__name__)
 DAMAGED = "damaged"
-DAMAGED_DAYS = 7
 # Classes of SQLSTATE with which PostgreSQL refuses a value, not a moment: data exception,
 # integrity, program limit. Everything else may succeed later, and the files wait for it.
 _REFUSALS = ("22", "23", "54")
@@ -45,6 +54,7 @@ class Shipped:
         rows: Predictions that were not in the database before.
         duplicates: Those that were, left there by a walk that ended before its file was deleted.
         rejected: Records put aside in ``PredictionRejected``.
+        erased: Those that were dropped because their unit was erased after they were written.
         segments: Files that were deleted.
     """
 
@@ -52,6 +62,7 @@ class Shipped:
     duplicates: int = 0
     rejected: int = 0
     segments: int = 0
+    erased: int = 0
 
     def __add__(self, more: "Shipped") -> "Shipped":
         return Shipped(
@@ -59,6 +70,7 @@ class Shipped:
             self.duplicates + more.duplicates,
             self.rejected + more.rejected,
             self.segments + more.segments,
+            self.erased + more.erased,
         )
 
 
@@ -85,8 +97,20 @@ def ship(folder: Path, *, stop: Callable[[], bool] = _never) -> Shipped:
             if stop():
                 break
             total += _ship_segment(segment, torn_is_normal=segment.path in adopted)
+        with _outages_named():
+            manifest.write_due()
         _forget_damaged(folder)
     return total
+
+
+def write_manifest() -> None:
+    """Write the event of what was shipped since the last one, before the shipper leaves.
+
+    Raises:
+        LogUnavailable: The database does not answer.
+    """
+    with _outages_named():
+        manifest.write()
 
 
 @contextlib.contextmanager
@@ -118,6 +142,7 @@ def _ship_segment(segment: Segment, *, torn_is_normal: bool) -> Shipped:
     for start in range(0, len(content.payloads), most):
         total += ship_batch(content.payloads[start : start + most])
         time.sleep(tables.PAUSE_SECONDS[connection.vendor])
+    manifest.note(segment, content.payloads, rows=total.rows + total.duplicates)
     if content.torn_bytes and not torn_is_normal:
         _keep_damaged(segment, content.torn_bytes)
     segment.remove()
@@ -128,6 +153,7 @@ def _ship_segment(segment: Segment, *, torn_is_normal: bool) -> Shipped:
 class _Record:
     payload: bytes
     row: Row
+    whence: Whence
 
 
 def ship_batch(payloads: Sequence[bytes]) -> Shipped:
@@ -140,7 +166,7 @@ def ship_batch(payloads: Sequence[bytes]) -> Shipped:
     total = Shipped()
     for payload in payloads:
         try:
-            records.append(_Record(payload, row_from(payload)))
+            records.append(_Record(payload, *arrival_from(payload)))
         except ValueError as error:
             total += _reject(payload, str(error))
     return total + _write(records)
@@ -150,20 +176,23 @@ def _write(records: Sequence[_Record]) -> Shipped:
     if not records:
         return Shipped()
     try:
-        new = _try_to_write([one.row for one in records])
+        return _shipped(_try_to_write(records), len(records))
     except _Refused as refusal:
         if len(records) == 1:
             return _write_last_time(records[0], refusal)
         middle = len(records) // 2
         return _write(records[:middle]) + _write(records[middle:])
-    return Shipped(rows=new, duplicates=len(records) - new)
+
+
+def _shipped(written: tables.Written, records: int) -> Shipped:
+    left = records - written.new - written.erased
+    return Shipped(rows=written.new, duplicates=left, erased=written.erased)
 
 
 def _write_last_time(record: _Record, refusal: "_Refused") -> Shipped:
     # A partition that is attached at this very moment refuses sound rows once.
     with contextlib.suppress(_Refused):
-        new = _try_to_write([record.row])
-        return Shipped(rows=new, duplicates=1 - new)
+        return _shipped(_try_to_write([record]), 1)
     return _reject(record.payload, str(refusal))
 
 
@@ -171,10 +200,11 @@ class _Refused(Exception):
     """The database takes no such value, now or later."""
 
 
-def _try_to_write(rows: Sequence[Row]) -> int:
+def _try_to_write(records: Sequence[_Record]) -> tables.Written:
+    rows, whence = [one.row for one in records], {one.row.id: one.whence for one in records}
     with _outages_named():
         try:
-            return tables.write(rows)
+            return tables.write(rows, whence)
         except DatabaseError as error:
             if _is_refusal(error):
                 raise _Refused(str(error)) from error
@@ -203,16 +233,25 @@ def _outages_named() -> Iterator[None]:
 
 
 def _reject(payload: bytes, why: str) -> Shipped:
-    LOG.error("a spooled prediction was put aside: %s", why)
+    digest = hashlib.sha256(payload).hexdigest()
+    # The reason may quote values of the record; it stays beside it, and out of the log.
+    LOG.error("a spooled prediction was put aside: see rejected prediction %s", digest[:12])
     aside = PredictionRejected(
-        sha256=hashlib.sha256(payload).hexdigest(),
-        payload=payload,
-        error=why.replace("\x00", "\\0"),
-        at=timezone.now(),
+        sha256=digest, payload=payload, error=why.replace("\x00", "\\0"), at=timezone.now()
     )
-    with _outages_named():
+    with _outages_named(), transaction.atomic():
+        if _was_erased(payload):
+            return Shipped(erased=1)
         PredictionRejected.objects.bulk_create([aside], ignore_conflicts=True)
     return Shipped(rejected=1)
+
+
+def _was_erased(payload: bytes) -> bool:
+    try:
+        fields = record_from(payload)
+    except ValueError:
+        return False
+    return Erased.since(time_in(fields) or EPOCH).holds(fields)
 
 
 def _keep_damaged(segment: Segment, torn_bytes: int) -> None:
@@ -224,13 +263,21 @@ def _keep_damaged(segment: Segment, torn_bytes: int) -> None:
         "the disk damaged a spool segment: its last %d bytes cannot be read; a copy is kept for "
         "%d days at %s",
         torn_bytes,
-        DAMAGED_DAYS,
+        settings.REJECTED_RETENTION_DAYS,
         kept,
     )
 
 
 def _forget_damaged(folder: Path) -> None:
-    oldest = time.time() - DAMAGED_DAYS * 86_400
-    for kept in (folder / DAMAGED).glob("*"):
-        if kept.stat().st_mtime < oldest:
-            kept.unlink(missing_ok=True)
+    """Remove copies past their time, and those from before an erasure: nobody can search them."""
+    copies = list((folder / DAMAGED).glob("*"))
+    if not copies:
+        return
+    with _outages_named():
+        erased = Erasure.objects.aggregate(last=Max("before"))["last"]
+    kept_seconds = settings.REJECTED_RETENTION_DAYS * 86_400
+    oldest = max(time.time() - kept_seconds, erased.timestamp() if erased else 0.0)
+    for kept in copies:
+        with contextlib.suppress(FileNotFoundError):
+            if kept.stat().st_mtime < oldest:
+                kept.unlink()

@@ -6,11 +6,13 @@ the order of their keys, so that two shippers never wait for each other in a cir
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from django.db import connection, transaction
 
+from apps.accounts.services import key_uses
+from apps.accounts.services.key_uses import KeyUse
 from apps.inference.engine.buckets import (
     HourKey,
     MinuteKey,
@@ -20,10 +22,12 @@ from apps.inference.engine.buckets import (
     minute_tallies,
     span_tallies,
 )
-from apps.inference.journal_db.rows import Row
+from apps.inference.journal_db.erased import Erased, oldest_of
+from apps.inference.journal_db.rows import Row, Whence
 from apps.inference.models import KeyHour, Prediction, PredictionMinute, PredictionSpan
 
 LOG = logging.getLogger(__name__)
+_UNKNOWN: Mapping[str, Whence] = {}
 R = TypeVar("R", PredictionMinute, KeyHour, PredictionSpan)
 # Rows of one transaction, and the pause after it. SQLite has one writer: whoever holds it long, or
 # takes it again at once, starves all others.
@@ -33,28 +37,49 @@ _COUNTS = ["count", "rows", "cache_hits", "latency_us", "histogram"]
 
 _COLUMNS = ", ".join(f'"{name}"' for name in Row._fields)
 _TEMPORARY = (
-    'CREATE TEMPORARY TABLE "arriving_predictions" AS '  # noqa: S608 - own names
+    'CREATE TEMPORARY TABLE "arriving_predictions" AS '  # noqa: S608 - own names  # nosec B608
     f'SELECT {_COLUMNS} FROM "inference_prediction" WITH NO DATA'
 )
 _COPY = f'COPY "arriving_predictions" ({_COLUMNS}) FROM STDIN'
 _INSERT = (
-    f'INSERT INTO "inference_prediction" ({_COLUMNS}) '  # noqa: S608 - own names
+    f'INSERT INTO "inference_prediction" ({_COLUMNS}) '  # noqa: S608 - own names  # nosec B608
     f'SELECT {_COLUMNS} FROM "arriving_predictions" ORDER BY "ts", "id" '
     'ON CONFLICT ("ts", "id") DO NOTHING '
     'RETURNING "id"::text, tableoid = \'"inference_prediction_default"\'::regclass'
 )
 
 
-def write(rows: Sequence[Row]) -> int:
-    """Insert what is not there yet, with its counts, and commit; return how many rows were new."""
+class Written(NamedTuple):
+    """What became of some rows: how many were new, and how many are not to be kept."""
+
+    new: int
+    erased: int
+
+
+def write(rows: Sequence[Row], whence: Mapping[str, Whence] = _UNKNOWN) -> Written:
+    """Insert what is not there yet, with its counts, and commit; leave out what was erased.
+
+    Args:
+        rows: What to insert.
+        whence: Where the calls came from, by prediction id; only their keys' rows learn of it.
+    """
     distinct = {row.id: row for row in rows}
     with transaction.atomic(durable=True):
+        erased = Erased.since(oldest_of(rows)).among(rows)
+        for identifier in erased:
+            del distinct[identifier]
         insert = _insert_by_copy if connection.vendor == "postgresql" else _insert_by_orm
         new = insert(distinct)
         _add(PredictionMinute, MinuteKey, minute_tallies(new))
         _add(KeyHour, HourKey, hour_tallies(new))
         _add(PredictionSpan, SpanKey, span_tallies(new))
-    return len(new)
+        key_uses.note_calls(_uses(new, whence))
+    return Written(len(new), len(erased))
+
+
+def _uses(rows: Sequence[Row], whence: Mapping[str, Whence]) -> list[KeyUse]:
+    """Return which keys were used, when and from where; a token's calls use none."""
+    return [KeyUse(row.key_id, row.ts, *whence.get(row.id, Whence())) for row in rows if row.key_id]
 
 
 def _insert_by_copy(rows: Mapping[str, Row]) -> list[Row]:

@@ -1,5 +1,6 @@
 """Parts of pages about the record: a model's newest predictions, and how often a match happened."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import urlencode
@@ -53,12 +54,9 @@ def match_rate(request: HttpRequest) -> HttpResponse:
     if reason:
         return render(request, "inference/match_rate.html", {"reason": reason})
     key_id = asked.get("key_id") or None
-    window = windows.named(
-        SPANS.get(asked.get("when", ""), windows.USUAL),
-        now=timezone.now(),
-        least_step=windows.HOUR if key_id else windows.MINUTE,
-    )
+    least_step = windows.HOUR if key_id else windows.MINUTE
     try:
+        window = _window(asked, least_step)
         scope = traffic.scope_of(
             caller_of_request(request),
             model=asked.get("model") or None,
@@ -71,6 +69,15 @@ def match_rate(request: HttpRequest) -> HttpResponse:
     seen = with_status(traffic.look(scope, window), asked.get("status", ""))
     context = {"chart": requests_chart(seen, name="match"), "total": seen.total, "window": window}
     return render(request, "inference/match_rate.html", context)
+
+
+def _window(asked: Mapping[str, str], least_step: int) -> windows.Window:
+    """Return the time that the list shows: from one's own moments, else of its chip."""
+    now = timezone.now()
+    if asked.get("from") or asked.get("to"):
+        return windows.asked(asked, now=now, least_step=least_step)
+    name = SPANS.get(asked.get("when", ""), windows.USUAL)
+    return windows.named(name, now=now, least_step=least_step)
 
 
 def with_status(seen: Seen, status: str) -> Seen:

@@ -25,18 +25,21 @@ from apps.accounts.models import ApiKey, Team
 from apps.accounts.policies import ENVIRONMENTS, Action, Thing, may, unseen
 from apps.accounts.selectors import teams_of
 from apps.core import words
+from apps.core.admin import record_export
 from apps.core.charts import Marker
 from apps.core.errors import Invalid, NotFound
 from apps.core.sheets import csv_lines
 from apps.inference import traffic, windows
 from apps.inference.api.analytics import AnalyticsSerializer, body_of, scope_and_window
 from apps.inference.engine.buckets import span_start
+from apps.inference.models import PredictionMinute
 from apps.inference.pages.changes import error_rate, figures_of
 from apps.inference.pages.charts import charts_of
 from apps.inference.pages.door import model_for, page, page_context, version_for
 from apps.inference.traffic import Scope
 from apps.inference.windows import RANGES, Window
 from apps.registry import selectors as registry
+from apps.registry.models import RegisteredModel
 
 FILTERS = ("team", "model", "version", "environment", "key")
 WHEN = ("range", "from", "to")
@@ -121,6 +124,14 @@ def download(request: HttpRequest) -> HttpResponseBase:
     except Invalid as error:
         return HttpResponse(error.message, status=400, content_type="text/plain; charset=utf-8")
     body = AnalyticsSerializer(body_of(scope, window)).data
+    record_export(
+        "traffic.exported",
+        PredictionMinute,
+        request,
+        what="steps of traffic",
+        counts=dict.fromkeys(_teams_of(scope), len(body["steps"])),
+        filters=_query(asked),
+    )
     file = f"traffic-{window.start:%Y%m%dT%H%M}-{window.end:%Y%m%dT%H%M}"
     if request.GET.get("format") == "json":
         plain = orjson.dumps(body, option=orjson.OPT_INDENT_2)
@@ -135,6 +146,14 @@ _NUMBERS = (
     "requests", "rows", "errors", "cache_hits", "mean_ms", "p50_ms", "p95_ms", "p99_ms"
 )  # fmt: skip
 _CSV = ("from", "seconds", *FILTERS, *_NUMBERS)
+
+
+def _teams_of(scope: Scope) -> frozenset[int | None]:
+    """Return the teams whose traffic a scope adds up; None stands for all there are."""
+    if scope.model is not None:
+        named = RegisteredModel.objects.filter(name=scope.model).values_list("team_id", flat=True)
+        return frozenset(named) or frozenset({None})
+    return frozenset(scope.teams or {None})
 
 
 def _csv_rows(asked: Mapping[str, str], body: Mapping[str, Any]) -> Iterator[list[object]]:
@@ -307,11 +326,7 @@ def cells(request: HttpRequest) -> HttpResponse:
     if what not in _CELLS:
         return HttpResponse("", status=400)
     counts = _CELLS[what](request, ids)
-    words: dict[str, Any] = {"what": what, "counts": counts}
-    if what == "key-calls":
-        used = traffic.last_hours_of_keys(counts)
-        words["used"] = {one: used.get(one) for one in counts}
-    return render(request, "inference/cells.html", words)
+    return render(request, "inference/cells.html", {"what": what, "counts": counts})
 
 
 def _key_calls(request: HttpRequest, ids: list[str]) -> dict[str, int]:

@@ -15,10 +15,10 @@ from django.views.decorators.http import require_http_methods
 from apps.accounts.admin.door import caller_of_request
 from apps.accounts.models import User
 from apps.accounts.policies import Action, Thing, may
+from apps.core import strict_json
 from apps.core.errors import FieldProblem, PlatformError
 from apps.core.words import size_words
 from apps.inference.answers import drawn, stages_of
-from apps.inference.api.dialects import strict_json
 from apps.inference.pages.door import page, version_for
 from apps.inference.pages.fields import Field, fields_of, question_from, with_problems
 from apps.inference.pages.trying import Tried, environment_of, try_version

@@ -35,7 +35,7 @@ def deliver(delivery_id: int) -> None:
 def _still_sees(person_id: int, event_id: int) -> bool:
     """Whether the receiver is still in the team: a message may wait for hours to be sent."""
     event = Event.objects.filter(pk=event_id).first()
-    return event is None or person_id in rules.who_see(event.team_id, [person_id])
+    return event is None or person_id in rules.who_may_know(event, [person_id])
 
 
 def _send(delivery: Delivery) -> None:

@@ -6,15 +6,14 @@ that whoever dies anywhere loses nothing and tells nobody twice.
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.core import work
 from apps.core.models import Event, EventSeal
+from apps.core.retention import in_steps, older_than
 from apps.monitoring import rules
 from apps.monitoring.models import Delivery, NewsCursor, Notification
 from apps.monitoring.rules import News
@@ -132,8 +131,9 @@ def _post(event: Event, news: News, names: str) -> Delivery:
     )
 
 
-def drop_old() -> int:
-    """Remove notifications and deliveries past retention; return how many."""
-    before = timezone.now() - timedelta(days=settings.NOTIFICATION_RETENTION_DAYS)
-    gone = Notification.objects.filter(created__lt=before).delete()[0]
-    return gone + Delivery.objects.filter(created__lt=before).delete()[0]
+def drop_old(*, days: int, dry_run: bool = False) -> int:
+    """Remove notifications and deliveries of before that many days; return how many."""
+    before = older_than(days)
+    news = Notification.objects.filter(created__lt=before).order_by("pk")
+    sent = Delivery.objects.filter(created__lt=before).order_by("pk")
+    return sum(in_steps(rows, dry_run=dry_run).rows for rows in (news, sent))

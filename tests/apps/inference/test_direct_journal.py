@@ -55,10 +55,10 @@ def test_nobody_is_answered_while_another_still_writes_their_record(
     journal = DirectJournal()
     writing, go_on, answered = threading.Event(), threading.Event(), threading.Event()
 
-    def slowly(rows: Sequence[Row]) -> int:
+    def slowly(rows: Sequence[Row]) -> tables.Written:
         writing.set()
         assert go_on.wait(30)
-        return len(rows)
+        return tables.Written(len(rows), 0)
 
     monkeypatch.setattr(tables, "write", slowly)
     journal.note(record(), policy=REQUIRED)

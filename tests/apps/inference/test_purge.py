@@ -9,11 +9,11 @@ from django.utils import timezone
 
 from apps.core.errors import Invalid
 from apps.core.events import Actor
-from apps.core.models import Event, Work
-from apps.core.work import run_once
-from apps.inference import partitions, services, tasks
+from apps.core.models import Event
+from apps.inference import partitions, tasks
 from apps.inference.models import KeyHour, Prediction, PredictionMinute, PredictionRejected
-from apps.inference.services import PurgeReport, purge_predictions
+from apps.inference.services import purge as services
+from apps.inference.services.purge import PurgeReport, purge_predictions
 from tests.factories.inference import prediction
 
 pytestmark = pytest.mark.django_db
@@ -134,16 +134,6 @@ def test_the_command_refuses_to_keep_nothing() -> None:
         call_command("purge_predictions", "--days", "0")
 
 
-def test_the_tick_asks_for_work_that_purges() -> None:
-    prediction(ts=days_ago(400))
-    tasks.tick_purge_predictions()
-    work = Work.objects.get(name="inference.purge_predictions")
-    assert Prediction.objects.count() == 1
-    assert run_once(work.pk)
-    assert Prediction.objects.count() == 0
-    assert Event.objects.get().actor_kind == "system"
-
-
 # --- partitions -------------------------------------------------------------------------------
 
 on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="has no partitions")
@@ -176,7 +166,7 @@ def test_a_made_day_has_the_indexes_of_the_record() -> None:
             "WHERE x.indrelid = to_regclass(%s)",
             [partitions.name_of(day)],
         )
-        assert cursor.fetchone()[0] == 6
+        assert cursor.fetchone()[0] == 7
 
 
 @on_postgresql

@@ -16,7 +16,7 @@ from apps.accounts.selectors import caller_of_user
 from apps.accounts.snapshot import Role
 from apps.core.errors import Invalid, NotFound
 from apps.core.events import Actor
-from apps.inference import journal_db, services, traffic, windows
+from apps.inference import journal_db, traffic, windows
 from apps.inference.models import PredictionSpan
 from apps.inference.traffic import Scope
 from tests.factories.accounts import make_key, make_member, make_team, make_user
@@ -227,9 +227,9 @@ def test_a_purge_drops_fine_spans_first_and_coarse_ones_with_the_other_counts(
     tmp_path: Path,
 ) -> None:
     today = datetime.now(UTC)
-    for days in (1, services.FINE_KEPT_DAYS + 2, services.ROLLUP_DAYS + 2):
+    for days in (1, purge.FINE_KEPT_DAYS + 2, purge.ROLLUP_DAYS + 2):
         shipped(tmp_path, record(ts=today - timedelta(days=days)))
-    services.purge_predictions(keep_days=500, dry_run=False, actor=Actor.system())
+    purge.purge_predictions(keep_days=500, dry_run=False, actor=Actor.system())
     kept = PredictionSpan.objects.filter(team_id=0).order_by("seconds")
     assert [one.seconds for one in kept] == [300, 3600, 3600, 21_600, 21_600, 86_400, 86_400]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apps.inference import wiring
+from apps.inference import record_keys, wiring
 from apps.inference.engine.errors import ModelUnavailable
 from apps.inference.node import Node
 from apps.inference.wiring import Loader
@@ -126,6 +126,6 @@ def test_a_native_format_is_served_only_where_the_operator_allows_it(
 
 
 def test_hashed_fields_depend_on_the_installation(settings: Any) -> None:
-    one = wiring.record_rules()
+    one = record_keys.record_rules()
     settings.SECRET_KEY = "another installation"
-    assert one.hmac_key != wiring.record_rules().hmac_key
+    assert one.hmac_key != record_keys.record_rules().hmac_key

@@ -6,9 +6,10 @@ import pytest
 from django.test import override_settings
 
 from apps.accounts.models import Membership, Team, User
-from apps.accounts.services import people, teams
+from apps.accounts.services import people, sessions, teams
 from apps.accounts.snapshot import Role
 from apps.core import events
+from apps.core.errors import InvalidToken, WrongPassword
 from apps.core.events import Actor
 from apps.core.models import Event, EventSeal, Work
 from apps.monitoring import rules
@@ -16,7 +17,7 @@ from apps.monitoring.models import Delivery, NewsCursor, Notification
 from apps.monitoring.services import news
 from apps.registry.models import ModelVersion, Release
 from apps.registry.services import lifecycle, releases, validation
-from tests.factories.accounts import SYSTEM, make_member, make_team, make_user
+from tests.factories.accounts import PASSWORD, SYSTEM, make_member, make_team, make_user
 from tests.factories.registry import FakeSandbox, endpoint_of, make_model, make_upload, make_version
 
 pytestmark = pytest.mark.django_db
@@ -365,9 +366,41 @@ def test_the_channel_reads_of_a_role_by_name(cast: Cast, settings: Any) -> None:
     assert Delivery.objects.get().title == "vera is contributor in the team Blue now"
 
 
-def test_old_news_are_dropped_and_young_ones_stay(cast: Cast, settings: Any) -> None:
+def test_old_news_are_dropped_and_young_ones_stay(cast: Cast) -> None:
     version_of(cast.blue, cast.mara)
     told()
-    assert news.drop_old() == 0
-    settings.NOTIFICATION_RETENTION_DAYS = 0
-    assert news.drop_old() == 1
+    assert news.drop_old(days=1) == 0
+    assert news.drop_old(days=0, dry_run=True) == 1
+    assert news.drop_old(days=0) == 1
+    assert news.drop_old(days=0) == 0
+
+
+# -- sign-ins --------------------------------------------------------------------------------------
+
+
+def test_a_stolen_token_is_told_to_its_holder_and_to_platform_admins(cast: Cast) -> None:
+    pair = sessions.sign_in("vera", PASSWORD)
+    sessions.refresh(pair.refresh)
+    with pytest.raises(InvalidToken):
+        sessions.refresh(pair.refresh)
+    told()
+    assert who_was_told(Kind.SIGN_IN) == {"vera", "boss"}
+    mine = Notification.objects.get(person=cast.viewer, kind=Kind.SIGN_IN)
+    assert mine.url == "/admin/me/"
+
+
+def test_a_lock_is_told_to_whom_it_locks_and_to_platform_admins(cast: Cast) -> None:
+    for name in ("vera", "nobody"):
+        for _ in range(5):
+            with pytest.raises(WrongPassword):
+                sessions.sign_in(name, "wrong")
+    told()
+    assert who_was_told(Kind.SIGN_IN) == {"vera", "boss"}
+    assert Notification.objects.filter(kind=Kind.SIGN_IN).count() == 2
+
+
+def test_a_disabled_person_is_told_nothing_of_the_own_sign_in(cast: Cast) -> None:
+    events.record("user.locked_out", actor=SYSTEM, target=cast.viewer, failures=5, minutes=15)
+    User.objects.filter(pk=cast.viewer.pk).update(is_active=False)
+    told()
+    assert who_was_told(Kind.SIGN_IN) == {"boss"}

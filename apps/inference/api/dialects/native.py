@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from apps.inference.api.dialects import strict_json
-from apps.inference.api.dialects.strict_json import wrong_at
+from apps.core import strict_json
+from apps.core.strict_json import wrong_at
 from apps.inference.engine.types import ColumnInputs, ImageInputs, PredictAnswer, RowInputs
 from apps.registry.signature import Signature
 

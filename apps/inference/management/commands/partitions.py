@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.core.errors import PlatformError
-from apps.inference import services
 from apps.inference.partitions import Partition, has_partitions, list_partitions
+from apps.inference.services import purge
 
 
 class Command(BaseCommand):
@@ -26,7 +26,7 @@ class Command(BaseCommand):
 
     def _make(self) -> None:
         try:
-            made = services.make_partitions()
+            made = purge.make_partitions()
         except PlatformError as error:
             raise CommandError(error.message) from error
         self.stdout.write(f"made {len(made)} days")

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.core.errors import PlatformError
 from apps.core.events import Actor
-from apps.inference.services import purge_predictions
+from apps.inference.services.purge import purge_predictions
 
 
 class Command(BaseCommand):

@@ -1,4 +1,4 @@
-"""Changes to the record: days made ahead, and days that are past retention removed.
+"""Days of the record made ahead, and days that are past retention removed.
 
 A purge goes in steps, each committed with the event that says exactly what it removed. It may be
 ended at any moment and started again.
@@ -6,7 +6,7 @@ ended at any moment and started again.
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from django.utils import timezone
 from apps.core import events
 from apps.core.errors import Invalid
 from apps.core.events import Actor
+from apps.core.retention import in_steps
 from apps.inference import partitions, windows
 from apps.inference.engine.buckets import SPAN_SECONDS
 from apps.inference.models import (
@@ -35,7 +36,6 @@ LOG = logging.getLogger(__name__)
 ROLLUP_DAYS = 400
 # Spans of five minutes are read as far back as ``windows.FINE_DAYS``, and as long again before.
 FINE_KEPT_DAYS = windows.FINE_DAYS + 5
-REJECTED_DAYS = 7
 STEP_ROWS = 2000
 
 
@@ -86,24 +86,46 @@ def purge_predictions(*, keep_days: int, dry_run: bool, actor: Actor) -> PurgeRe
     Raises:
         Invalid: Not even one day would be kept.
     """
+    record = purge_record(keep_days=keep_days, dry_run=dry_run, actor=actor)
+    return replace(
+        record,
+        counts=purge_counts(dry_run=dry_run),
+        rejected=purge_rejected(keep_days=settings.REJECTED_RETENTION_DAYS, dry_run=dry_run),
+    )
+
+
+def purge_record(*, keep_days: int, dry_run: bool, actor: Actor) -> PurgeReport:
+    """Remove predictions alone; rollups and refused records have retention of their own."""
     if keep_days < 1:
         raise Invalid("Keep at least one day: `--days 1` or more.")
-    today = timezone.now().astimezone(UTC).date()
-    oldest_kept = today - timedelta(days=keep_days)
+    oldest_kept = _today() - timedelta(days=keep_days)
     if dry_run:
         removed, left = list(_would_remove(oldest_kept)), frozenset[date]()
     else:
         removed, left = _purge_days(oldest_kept, actor)
         removed += list(_purge_rows(oldest_kept, left, actor))
-    remove = _count if dry_run else _delete_in_steps
     return PurgeReport(
         days=len({one.day for one in removed}),
         rows=sum(one.rows for one in removed),
         bytes=sum(one.bytes for one in removed),
-        counts=sum(remove(rows) for rows in _old_counts(today)),
-        rejected=remove(_old_rejected(today)),
         days_left=len(left),
     )
+
+
+def purge_counts(*, dry_run: bool) -> int:
+    """Remove rollup rows past their time; return how many."""
+    return sum(in_steps(rows, dry_run=dry_run).rows for rows in _old_counts(_today()))
+
+
+def purge_rejected(*, keep_days: int, dry_run: bool) -> int:
+    """Remove records that the database had refused, past their time; return how many."""
+    before = partitions.start_of(_today() - timedelta(days=keep_days))
+    old = PredictionRejected.objects.filter(at__lt=before).order_by("at")
+    return in_steps(old, dry_run=dry_run).rows
+
+
+def _today() -> date:
+    return timezone.now().astimezone(UTC).date()
 
 
 def _old_partitions(oldest_kept: date) -> list[Partition]:
@@ -227,19 +249,3 @@ def _old_counts(today: date) -> tuple[QuerySet[Any], ...]:
         PredictionMinute.objects.filter(minute__lt=before).order_by("minute"),
         KeyHour.objects.filter(hour__lt=before).order_by("hour"),
     )
-
-
-def _old_rejected(today: date) -> QuerySet[Any]:
-    before = partitions.start_of(today - timedelta(days=REJECTED_DAYS))
-    return PredictionRejected.objects.filter(at__lt=before).order_by("at")
-
-
-def _count(rows: QuerySet[Any]) -> int:
-    return rows.count()
-
-
-def _delete_in_steps(rows: QuerySet[Any]) -> int:
-    total = 0
-    while some := list(rows.values_list("pk", flat=True)[:STEP_ROWS]):
-        total += rows.model.objects.filter(pk__in=some).delete()[0]
-    return total
