@@ -13,6 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from apps.accounts.callers import Caller
+from apps.accounts.counters.node_file import NodeCounters
+from apps.accounts.limits import Ceilings, Limiter
+from apps.accounts.snapshot import KeyBody, PlanBody
 from apps.inference.engine.batcher import Batcher
 from apps.inference.engine.cache import AnswerCache
 from apps.inference.engine.pipeline import Engine
@@ -100,6 +104,22 @@ def call() -> PredictCall:
     return PredictCall("tiny", "production", RowInputs([ROW]), deadline=time.monotonic() + 10)
 
 
+def limited(folder: Path) -> Callable[[], object]:
+    """Return what counts one call as the door does: guard, enter, spend, headers."""
+    limiter = Limiter(NodeCounters(folder / "limits"), ceilings=Ceilings(refused=120))
+    plan = PlanBody("large", 60_000_000, 600_000_000, 50_000_000_000)
+    key = KeyBody("k", "", 1, 1, (), (), (), None)
+    who = Caller(1, "ada", False, {}, frozenset(), key=key, plan=plan)
+
+    def once() -> object:
+        limiter.guard("192.0.2.7")
+        visit = limiter.enter(who, "192.0.2.7")
+        visit.spend(1)
+        return visit.headers()
+
+    return once
+
+
 def in_process() -> None:
     """Measure the engine's path and its stages against the bare run, interleaved."""
     stages = Stages()
@@ -108,8 +128,10 @@ def in_process() -> None:
         traced, end_traced = engine_on(Path(name), stages)
         bare = OnnxRuntime().load(Path(name) / "tiny.onnx", threads=1)
         feeds = {"x": np.array([ROW], dtype=np.float32)}
-        whole, run = [], []
+        whole, run, counted = [], [], []
+        visits = limited(Path(name))
         for _ in range(ROUNDS):
+            counted.append(_microseconds(visits))
             run.append(_microseconds(lambda: bare.predict(feeds, deadline=time.monotonic() + 10)))
             whole.append(_microseconds(lambda: plain.predict(call())))
             for _ in range(CALLS):
@@ -121,6 +143,9 @@ def in_process() -> None:
     path, alone = statistics.median(whole), statistics.median(run)
     print(f"in process, one row: whole path {path:.0f} us, model alone {alone:.0f} us, ", end="")
     print(f"ratio {path / alone:.1f}")
+    limits = statistics.median(counted)
+    print(f"  limits of a large plan, headers included {limits:.1f} us, ", end="")
+    print(f"{limits / path:.2f} of the path, {limits / alone:.2f} of the model")
     for stage, spent in stages.spent.items():
         print(f"  {stage:<10} {statistics.median(spent):6.1f} us")
 

@@ -244,6 +244,8 @@ def _make_callers(made: Stack) -> None:
     said = made.manage("bootstrap", "--json")
     made.token = json.loads(said.strip().splitlines()[-1])["token"]
     reply = made.call(
-        "POST", "/api/v1/keys", json={"name": "load", "team": "demo", "scopes": ["predict"]}
+        "POST",
+        "/api/v1/keys",
+        json={"name": "load", "team": "demo", "scopes": ["predict"], "plan": "unlimited"},
     )
     made.key = reply.json()["key"]

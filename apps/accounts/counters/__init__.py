@@ -1,0 +1,1 @@
+"""Where uses are added up: in Redis for all nodes, in a file for the processes of one."""
