@@ -1,5 +1,6 @@
 """The ASGI entry: lean doors by address, Django for everything else."""
 
+import io
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -8,6 +9,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mlplatform.settings.dev")
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -18,7 +21,7 @@ django_application = get_asgi_application()
 from apps.core import context  # noqa: E402 - all of these need Django set up
 from apps.core.api.exceptions import problem_of  # noqa: E402
 from apps.core.errors import TooLarge  # noqa: E402
-from apps.core.middleware import request_id_of  # noqa: E402
+from apps.core.middleware import finished, request_id_of  # noqa: E402
 from apps.registry.api.upload import is_upload, upload  # noqa: E402
 
 
@@ -55,10 +58,21 @@ async def _refuse(scope: Message, send: Send) -> None:
     about = context.begin(request_id_of(presented), None)
     most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     reply = problem_of(TooLarge(f"The body is larger than the {most} bytes that are taken here."))
+    reply = finished(_plain_request(scope), reply)
     reply["X-Request-ID"] = about.request_id
     lines = [(name.lower().encode(), value.encode()) for name, value in reply.items()]
     await send({"type": "http.response.start", "status": reply.status_code, "headers": lines})
     await send({"type": "http.response.body", "body": reply.content})
+
+
+def _plain_request(scope: Message) -> HttpRequest:
+    """Return Django's view of a request without its body; an address it cannot read stays out."""
+    try:
+        return ASGIRequest(scope, io.BytesIO())
+    except UnicodeDecodeError:
+        request = HttpRequest()
+        request.path_info = str(scope["path"])
+        return request
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -43,12 +43,14 @@ class SchemaView(SpectacularAPIView):
     """GET /api/schema: the OpenAPI document."""
 
     permission_classes = (Readers,)
+    throttle_classes = ()
 
 
 class _Page(APIView):
     """A page for people: without a login it leads to one."""
 
     permission_classes = (Readers,)
+    throttle_classes = ()
     url_name = "schema"
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:

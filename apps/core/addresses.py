@@ -11,6 +11,8 @@ from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# ::ffff:0:0/96 holds the IPv4 addresses that came over an IPv6 socket.
+MAPPED_BITS = 96
 
 
 def client_address(remote: str | None, forwarded: str | None, *, proxies: int) -> str | None:
@@ -45,6 +47,28 @@ def network(text: str) -> Network | None:
         return ipaddress.ip_network(text.strip())
     except ValueError:
         return None
+
+
+def normal_network(text: str) -> str | None:
+    """Write a network in its one normal form; None when it is none.
+
+    An IPv4 address in IPv6 clothes is undressed, as it is when a call comes from it.
+    """
+    found = network(text)
+    if isinstance(found, ipaddress.IPv6Network) and found.prefixlen >= MAPPED_BITS:
+        mapped = found.network_address.ipv4_mapped
+        if mapped is not None:
+            found = ipaddress.IPv4Network((mapped, found.prefixlen - MAPPED_BITS))
+    return str(found) if found else None
+
+
+def is_part_of(text: str, networks: Sequence[str]) -> bool:
+    """Whether every address of a network lies in one of some others."""
+    part = network(text)
+    if part is None:
+        return False
+    first, last = str(part[0]), str(part[-1])
+    return any(is_within(first, [one]) and is_within(last, [one]) for one in networks)
 
 
 def _plain(text: str | None) -> str | None:

@@ -4,9 +4,10 @@ A ``PlatformError`` is something a caller can act on. Whatever is raised that is
 our own bug and becomes a bare ``internal`` problem with the request id; its text never leaves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -24,7 +25,10 @@ class PlatformError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     retryable: ClassVar[bool] = False
-    retry_after_seconds: ClassVar[int | None] = None
+    # Of the class, or of one error that knows better.
+    retry_after_seconds: int | None = None
+    # What a reply says of this one error besides.
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, message: str, **facts: str | int | float) -> None:
         super().__init__(message)
@@ -92,6 +96,30 @@ class Conflict(PlatformError):
 
     code = "conflict"
     status = HTTPStatus.CONFLICT
+
+
+class TooMany(PlatformError):
+    """The caller asks more often than allowed, or is locked out, and may come back later."""
+
+    code = "too_many_requests"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    retryable = True
+
+    def __init__(self, message: str, *, seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = max(1, seconds)
+
+
+class LockedOut(TooMany):
+    """A name or an address failed to sign in too often."""
+
+    code = "locked_out"
+
+
+class RateLimited(TooMany):
+    """A caller is over one of its limits."""
+
+    code = "rate_limited"
 
 
 class TooLarge(PlatformError):

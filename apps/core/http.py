@@ -6,6 +6,10 @@ looked up once, every address found must be a public one, the connection goes to
 while TLS asks for the name, redirects are not followed, and time and answer are bounded. Hosts of
 the operator's own network are reached by ``MLP_OUTBOUND_ALLOW`` only, never by a user's wish.
 
+What may be repeated is tried again a few times within the same ten seconds; a host that failed
+several times in a row is left alone for a while by this process (a breaker, whose state is a
+metric).
+
 Errors name the host and never the rest of the URL, which may hold a secret.
 """
 
@@ -16,7 +20,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -24,11 +29,24 @@ from typing import Any
 import httpcore
 import httpx
 import orjson
+import pybreaker
+import tenacity
 from django.conf import settings
 
+from apps.core import metrics
 from apps.core.errors import PlatformError
 
 TOTAL_SECONDS = 10.0
+# Tries of a call that may be repeated, and the longest pauses between them, in seconds: random
+# below 0.25, then below 0.5, so that many callers do not come back at the same moment.
+MOST_TRIES = 3
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 1.0
+# Failures in a row after which a host is left alone, and for how many seconds.
+BREAKS_AFTER = 5
+BROKEN_SECONDS = 30.0
+MOST_BREAKERS = 256
+# Asking these twice does what asking once does (RFC 9110, section 9.2.2).
+REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 MOST_READ_BYTES = 64 * 1024
 MOST_ADDRESSES = 3
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -101,6 +119,13 @@ class OutboundUnavailable(PlatformError):
     retryable = True
 
 
+class OutboundBroken(OutboundUnavailable):
+    """The other side failed several times in a row and is left alone for a while."""
+
+    code = "outbound_broken"
+    retry_after_seconds = int(BROKEN_SECONDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came back; ``is_cut`` when the body was longer than what is read."""
@@ -109,6 +134,11 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     is_cut: bool = False
+
+    @property
+    def says_later(self) -> bool:
+        """Whether the other side says that it cannot now."""
+        return self.status in {408, 429} or self.status >= 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +165,84 @@ def post_json(url: str, value: Any, *, headers: Mapping[str, str] | None = None)
 
 
 def send(
-    method: str, url: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None
+    method: str,
+    url: str,
+    *,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    is_repeatable: bool | None = None,
 ) -> Answer:
     """Send one request and return its answer, whatever its status, at most 64 KB of it.
+
+    Args:
+        method: As in HTTP.
+        url: Where to.
+        body: As it is sent.
+        headers: Besides the client's own.
+        is_repeatable: Whether the receiver can tell a second sending from a second message: it is
+            signed with a name of its own. Without a word, only methods that are idempotent.
 
     Raises:
         OutboundRefused: The URL, or an address behind its name, is not one to go to.
         OutboundRedirected: The answer was a redirect.
         OutboundUntrusted: The certificate is not good for the name.
+        OutboundBroken: The host failed several times in a row just now.
         OutboundUnavailable: No whole answer within 10 seconds; trying again may help.
     """
-    target = target_of(url)
+    try:
+        target = target_of(url)
+        again = method in REPEATABLE if is_repeatable is None else is_repeatable
+        answer = _tried(
+            target,
+            lambda deadline: _sent(target, deadline, method, body, headers or {}),
+            tries=MOST_TRIES if again else 1,
+        )
+    except PlatformError as error:
+        metrics.HTTP_OUTBOUND.labels(_outcome_of(error)).inc()
+        raise
+    metrics.HTTP_OUTBOUND.labels("ok" if answer.status < 300 else "said_no").inc()
+    return answer
+
+
+def _tried(target: Target, sent: Callable[["_Deadline"], Answer], *, tries: int) -> Answer:
+    """Try once or a few times, all within one deadline, past the host's breaker."""
     deadline = _Deadline(TOTAL_SECONDS)
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_any(
+            tenacity.stop_after_attempt(tries), tenacity.stop_before_delay(TOTAL_SECONDS)
+        ),
+        wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+        retry=tenacity.retry_any(
+            tenacity.retry_if_exception(_may_pass),
+            tenacity.retry_if_result(lambda answer: answer.says_later),
+        ),
+        sleep=_pause,
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    answer: Answer = retrying(lambda: _past_breaker(target, lambda: sent(deadline)))
+    return answer
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another try in a moment may help; a breaker that is open stays so for longer."""
+    is_ours = isinstance(error, PlatformError) and error.retryable
+    return is_ours and not isinstance(error, OutboundBroken)
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def _outcome_of(error: PlatformError) -> str:
+    if isinstance(error, OutboundBroken):
+        return "broken"
+    return "failed" if error.retryable else "refused"
+
+
+def _sent(
+    target: Target, deadline: "_Deadline", method: str, body: bytes, headers: Mapping[str, str]
+) -> Answer:
+    """Make one exchange."""
     backend = _Backend(target, deadline, proxy=str(settings.OUTBOUND_PROXY))
     try:
         with httpcore.ConnectionPool(
@@ -155,7 +251,7 @@ def send(
             http2=False,
             retries=0,
         ) as pool:
-            answer = _exchange(pool, method, target, body, headers or {})
+            answer = _exchange(pool, method, target, body, headers)
     except httpcore.ConnectError as error:
         raise _connect_error(target, error) from error
     except httpcore.TimeoutException as error:
@@ -174,6 +270,88 @@ def send(
     return answer
 
 
+# -- breakers ----------------------------------------------------------------------------------
+
+
+class _Shown(pybreaker.CircuitBreakerListener):
+    """Shows each change of a breaker as a number."""
+
+    def state_change(
+        self,
+        cb: pybreaker.CircuitBreaker,
+        old_state: pybreaker.CircuitBreakerState | None,
+        new_state: pybreaker.CircuitBreakerState,
+    ) -> None:
+        metrics.BREAKER_STATE.labels(cb.name).set(_STATES[new_state.name])
+
+
+class _Later(Exception):
+    """Carries an answer that counts as a failure of its host past the breaker."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+_STATES = {pybreaker.STATE_CLOSED: 0, pybreaker.STATE_HALF_OPEN: 1, pybreaker.STATE_OPEN: 2}
+_breakers: OrderedDict[str, pybreaker.CircuitBreaker] = OrderedDict()
+_breakers_lock = threading.Lock()
+
+
+def _breaker_of(place: str) -> pybreaker.CircuitBreaker:
+    """Return this process' breaker of a host; the one unused longest leaves when there are many."""
+    with _breakers_lock:
+        known = _breakers.pop(place, None)
+        if known is None:
+            known = pybreaker.CircuitBreaker(
+                fail_max=BREAKS_AFTER,
+                reset_timeout=BROKEN_SECONDS,
+                exclude=[lambda error: not _is_failure(error)],
+                listeners=[_Shown()],
+                name=place,
+                throw_new_error_on_trip=False,
+            )
+            metrics.BREAKER_STATE.labels(place).set(0)
+        _breakers[place] = known
+        if len(_breakers) > MOST_BREAKERS:
+            gone, _ = _breakers.popitem(last=False)
+            metrics.BREAKER_STATE.remove(gone)
+    return known
+
+
+def forget_breakers() -> None:
+    """Begin anew with every host."""
+    with _breakers_lock:
+        for place in _breakers:
+            metrics.BREAKER_STATE.remove(place)
+        _breakers.clear()
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether the host is to blame, not the address we were given or the certificate it shows."""
+    return isinstance(error, _Later | OutboundUnavailable)
+
+
+def _past_breaker(target: Target, sent: Callable[[], Answer]) -> Answer:
+    try:
+        # Not `call`, which holds the breaker's lock, and with it other threads, for the exchange.
+        with _breaker_of(target.place).calling():
+            return _or_later(sent())
+    except _Later as later:
+        return later.answer
+    except pybreaker.CircuitBreakerError as error:
+        raise OutboundBroken(
+            f"{target.place} failed {BREAKS_AFTER} times in a row and is left alone for "
+            f"{BROKEN_SECONDS:.0f} seconds."
+        ) from error
+
+
+def _or_later(answer: Answer) -> Answer:
+    if answer.says_later:
+        raise _Later(answer)
+    return answer
+
+
 def require_success(answer: Answer, what: str) -> None:
     """Refuse an answer that is not 2xx.
 
@@ -183,7 +361,7 @@ def require_success(answer: Answer, what: str) -> None:
     """
     if 200 <= answer.status < 300:
         return
-    if answer.status in {408, 429} or answer.status >= 500:
+    if answer.says_later:
         raise OutboundUnavailable(f"{what} answered {answer.status}; it is tried again later.")
     raise OutboundRejected(
         f"{what} answered {answer.status}. Check its address and what it expects."

@@ -6,14 +6,12 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Min
 from django.utils import timezone
 
-from apps.core import work
-from apps.core.events import GENESIS, LOOK_BACK
-from apps.core.models import Event, EventSeal
+from apps.core import anchors, work
+from apps.core.chain import BROKEN, CHAIN_ID, CHAIN_KIND, VERIFIED
+from apps.core.events import LOOK_BACK, head
+from apps.core.models import AuditAnchor, Event
 from apps.core.work import Progress
 
-VERIFIED, BROKEN = "audit.verified", "audit.broken"
-# The chain as a subject of work: the seal that is before its first.
-CHAIN_KIND, CHAIN_ID = "core.eventseal", 0
 # The sealer runs every second; a tail that is older than this says that it does not.
 LATE = timedelta(minutes=1)
 
@@ -29,6 +27,9 @@ class ChainStatus:
         oldest_unsealed: When the first of them was written.
         last: The event of the newest whole verification, or None.
         run: The newest run of the verification, or None.
+        has_anchors: Whether heads are written down outside the database.
+        anchor: The newest of them that the database knows of, or None.
+        anchor_is_stale: It is older than it may be.
     """
 
     sealed: int
@@ -37,6 +38,9 @@ class ChainStatus:
     oldest_unsealed: datetime | None
     last: Event | None
     run: Progress | None
+    has_anchors: bool
+    anchor: AuditAnchor | None
+    anchor_is_stale: bool
 
     @property
     def is_running(self) -> bool:
@@ -52,20 +56,26 @@ class ChainStatus:
             return "broken"
         if self.oldest_unsealed is not None and timezone.now() - self.oldest_unsealed > LATE:
             return "behind"
+        if self.anchor_is_stale:
+            return "behind"
         return "verified" if self.last is not None else "never verified"
 
 
 def chain_status() -> ChainStatus:
     """Return the head of the chain, its unsealed tail, and the last verification."""
-    head = EventSeal.objects.order_by("-seq").values_list("seq", "hash").first() or (0, GENESIS)
+    sealed, last = head()
     fresh = Event.objects.filter(at__gte=timezone.now() - LOOK_BACK, seal__isnull=True)
     tail = fresh.aggregate(count=Count("id"), oldest=Min("at"))
     checks = Event.objects.filter(target_kind=CHAIN_KIND, verb__in=(VERIFIED, BROKEN))
+    note = anchors.newest_note() if anchors.is_on() else None
     return ChainStatus(
-        sealed=head[0],
-        head=head[1],
+        sealed=sealed,
+        head=last,
         unsealed=tail["count"],
         oldest_unsealed=tail["oldest"],
         last=checks.order_by("-id").first(),
         run=work.newest_of(CHAIN_KIND, CHAIN_ID),
+        has_anchors=anchors.is_on(),
+        anchor=note,
+        anchor_is_stale=anchors.is_stale(note),
     )

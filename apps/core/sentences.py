@@ -13,6 +13,20 @@ from apps.core.models import Event
 
 Facts = Mapping[str, Any]
 Say = Callable[[str, Facts], str]
+# Lists that left as files: `list.exported` is one that has no verb of its own.
+EXPORTS = (
+    "model.exported",
+    "version.exported",
+    "endpoint.exported",
+    "release.exported",
+    "key.exported",
+    "plan.exported",
+    "team.exported",
+    "user.exported",
+    "predictions.exported",
+    "traffic.exported",
+    "list.exported",
+)
 # What happens by itself or all the time; the audit page has it, shorter lists leave it out.
 QUIET = (
     "version.validating",
@@ -21,7 +35,11 @@ QUIET = (
     "user.signed_in",
     "user.refreshed",
     "user.signed_out",
+    "user.sign_in_failed",
     "predictions.purged",
+    "predictions.shipped",
+    "audit.exported",
+    *EXPORTS,
 )
 # What a field shows that is not there, or is empty.
 _NOTHING = "nothing"
@@ -79,12 +97,23 @@ def place_of(event: Event) -> str:
 
 def changes(facts: Facts) -> list[tuple[str, str, str]]:
     """Return rows of field, before, after; what has no before is told as after."""
-    before, after = facts.get("before"), facts.get("after")
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
+    changed, before, after = facts.get("changes"), facts.get("before"), facts.get("after")
+    if isinstance(changed, Mapping):
+        told = {"changes", "changed", "was", "before", "after", *changed}
+        others = {name: value for name, value in facts.items() if name not in told}
+        pairs = [(name, *_pair(pair)) for name, pair in changed.items()] + _flat(others)
+    elif isinstance(before, Mapping) and isinstance(after, Mapping):
         pairs = [(name, before.get(name), after.get(name)) for name in {**before, **after}]
     else:
         pairs = list(_flat(facts))
     return [(_field(name), _shown(old), _shown(new)) for name, old, new in pairs]
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    """Read ``[before, after]``; events are facts, whoever wrote them."""
+    if isinstance(value, list) and len(value) == 2:
+        return value[0], value[1]
+    return None, value
 
 
 def _flat(facts: Facts) -> list[tuple[str, Any, Any]]:
@@ -199,7 +228,7 @@ def _alias(name: str, facts: Facts) -> str:
 
 def _changed(what: str) -> Say:
     def say(name: str, facts: Facts) -> str:
-        fields = facts.get("changed") or list(facts.get("after") or ())
+        fields = facts.get("changed") or list(facts.get("changes") or facts.get("after") or ())
         told = ", ".join(str(one).replace("_", " ") for one in fields)
         return f"changed {told} of {what} {name}" if told else f"saved {what} {name}"
 
@@ -222,8 +251,55 @@ def _role(name: str, facts: Facts) -> str:
     )
 
 
+def _exported(name: str, facts: Facts) -> str:
+    return f"exported {words.count_words(float(facts.get('rows') or 0))} {facts.get('what', name)}"
+
+
 def _purged(name: str, facts: Facts) -> str:
     return f"removed {words.count_words(float(facts.get('rows') or 0))} {name} past their time"
+
+
+def _erased(name: str, facts: Facts) -> str:
+    return f"erased {name}: {words.count_words(float(facts.get('rows') or 0))} records"
+
+
+def _swept(name: str, facts: Facts) -> str:
+    rows = sum(int(one) for one in (facts.get("rows") or {}).values())
+    return f"removed {words.count_words(float(rows))} records past their time"
+
+
+def _invited(name: str, facts: Facts) -> str:
+    """Say as what; whom is for those who read the audit."""
+    return f"invited somebody as {facts['role']}" if facts.get("role") else "invited somebody"
+
+
+def _locked_out(name: str, facts: Facts) -> str:
+    """Name whom it happened to; an address is in the event, its guard's row says nothing."""
+    told = "a name or an address" if "failures since" in name else name
+    return (
+        f"{told} is locked for {facts.get('minutes')} minutes after {facts.get('failures')} "
+        "failed sign-ins"
+    )
+
+
+def _factors(did: str, whose: str) -> Say:
+    known = {"totp": "an app", "webauthn": "a passkey", "recovery_codes": "recovery codes"}
+
+    def say(name: str, facts: Facts) -> str:
+        told = " and ".join(known.get(str(one), str(one)) for one in facts.get("kinds") or ())
+        return f"{did} {told or 'a second factor'} {whose} {name}"
+
+    return say
+
+
+def _token_key(facts: Facts) -> str:
+    """Say how far the change of the key that signs tokens is."""
+    return {
+        "prepared": "published the next key for tokens",
+        "switched": "signs tokens with the next key",
+        "idle": "took the former key for tokens away",
+        "replaced": "replaced the key for tokens at once; all tokens ended",
+    }.get(str(facts.get("step")), "changed the key for tokens")
 
 
 SAYINGS: Mapping[str, Saying] = {
@@ -245,6 +321,16 @@ SAYINGS: Mapping[str, Saying] = {
     "release.rolled_out": Saying(_rolled_out, by_actor=False, tone="good"),
     "key.issued": Saying(_issued, tone="good"),
     "key.revoked": Saying(_of("revoked the key {name}"), tone="bad"),
+    "key.changed": Saying(_changed("the key")),
+    "key.rotated": Saying(_of("rotated the key {name}; both work for {overlap_hours} h")),
+    "key.unused": Saying(
+        _of("nobody used the key {name} for {days} days"), by_actor=False, tone="attention"
+    ),
+    "plan.created": Saying(_of("made the plan {name}"), tone="good"),
+    "plan.changed": Saying(_changed("the plan"), tone="attention"),
+    "plan.deleted": Saying(_of("deleted the plan {name}"), tone="bad"),
+    "user.plan_changed": Saying(_of("put {name} on the plan {plan}"), tone="attention"),
+    "token_key.rotated": Saying(lambda _, facts: _token_key(facts)),
     "team.created": Saying(_of("made the team {name}"), tone="good"),
     "team.renamed": Saying(_of("renamed a team to {name}")),
     "member.added": Saying(_joined, tone="good"),
@@ -256,13 +342,49 @@ SAYINGS: Mapping[str, Saying] = {
     "user.password_changed": Saying(_of("changed the password of {name}"), tone="attention"),
     "user.enabled": Saying(_of("let {name} sign in again"), tone="good"),
     "user.disabled": Saying(_of("disabled the sign-in of {name}"), tone="bad"),
+    "user.email_changed": Saying(_of("changed the email address of {name}")),
+    "user.sign_in_failed": Saying(
+        _of("a sign-in as {name} failed"), by_actor=False, tone="attention"
+    ),
+    "user.locked_out": Saying(_locked_out, by_actor=False, tone="bad"),
+    "user.unlocked": Saying(_of("unlocked the sign-in of {name}"), tone="good"),
+    "user.throttled": Saying(
+        _of("one {by} called {door} more often than {rate}"), by_actor=False, tone="attention"
+    ),
+    "user.token_reused": Saying(
+        _of("a refresh token of {name} was used twice; its sign-in was ended"),
+        by_actor=False,
+        tone="bad",
+    ),
+    "user.sessions_ended": Saying(_of("signed {name} out everywhere else"), tone="attention"),
+    "invitation.made": Saying(_invited, tone="good"),
+    "invitation.revoked": Saying(_of("revoked an invitation"), tone="bad"),
+    "invitation.accepted": Saying(_of("accepted an invitation"), tone="good"),
+    "user.connected": Saying(_of("connected {name} with {provider}"), tone="attention"),
+    "user.password_ended": Saying(_of("ended the password of {name}"), tone="attention"),
+    "user.second_factor_added": Saying(_factors("set up", "for"), tone="good"),
+    "user.second_factor_removed": Saying(_factors("removed", "of"), tone="attention"),
+    "user.recovery_codes_made": Saying(_of("made new recovery codes for {name}")),
+    "user.used_recovery_code": Saying(_of("used a recovery code of {name}"), tone="attention"),
     "user.signed_in": Saying(_of("signed in")),
     "user.refreshed": Saying(_of("went on with a sign-in")),
     "user.signed_out": Saying(_of("signed out")),
     "predictions.purged": Saying(_purged),
+    "prediction.redacted_read": Saying(_of("read what is kept of redacted fields of {name}")),
+    "prediction.unit_searched": Saying(_of("searched the record for a unit")),
+    "privacy.erasure_asked": Saying(_of("asked to erase {name}"), tone="attention"),
+    "privacy.erased": Saying(_erased, tone="bad"),
+    "purge.done": Saying(_swept),
     "audit.verified": Saying(_of("verified the audit chain: {sealed} events hold"), tone="good"),
     "audit.broken": Saying(_of("found the audit chain broken at {broken_at}: {what}"), tone="bad"),
+    "audit.alarm": Saying(_of("{what}"), by_actor=False, tone="attention"),
+    "audit.restored": Saying(
+        _of("told that events {lost_from} to {lost_to} were lost by a restore"), tone="bad"
+    ),
+    "audit.purged": Saying(_of("removed {rows} audit events past their time")),
+    "predictions.shipped": Saying(_of("brought {rows} predictions into the record"), tone="good"),
     "audit.exported": Saying(_of("exported {rows} audit events")),
+    **{verb: Saying(_exported) for verb in EXPORTS},
 }
 
 # What a verb is about, for the filter of the audit page.
@@ -272,9 +394,18 @@ GROUPS: Mapping[str, str] = {
     "model": "Models",
     "alias": "Aliases",
     "key": "Keys",
+    "plan": "Plans",
     "member": "Members",
     "team": "Teams",
     "user": "People",
+    "invitation": "Invitations",
     "predictions": "Predictions",
+    "prediction": "Reads of redacted fields",
+    "privacy": "Erasures",
+    "purge": "Purges",
+    "endpoint": "Endpoints",
+    "traffic": "Traffic",
+    "list": "Other lists",
     "audit": "Audit",
+    "token_key": "Keys for tokens",
 }

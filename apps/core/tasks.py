@@ -1,10 +1,9 @@
 """Beat's short tasks of the ground floor."""
 
-from typing import Any
-
 from celery import shared_task
 
-from apps.core import events, work
+from apps.core import anchors, chain, events, work
+from apps.core.chain import CHAIN_ID
 from apps.core.events import Actor
 from apps.core.models import EventSeal
 
@@ -20,29 +19,43 @@ def tick_seal_old_events() -> None:
     events.seal_everything()
 
 
-@shared_task(name="core.tick_drop_old_work", ignore_result=True, expires=3600)
-def tick_drop_old_work() -> None:
-    work.drop_old()
-
-
 @shared_task(name="core.tick_reap_work", ignore_result=True, expires=30)
 def tick_reap_work() -> None:
     work.reap()
 
 
+@shared_task(name="core.tick_anchor_audit", ignore_result=True, expires=1800)
+def tick_anchor_audit() -> None:
+    """Write the head of the chain down outside the database, and into the log."""
+    anchors.write()
+
+
+@shared_task(name="core.tick_watch_audit", ignore_result=True, expires=240)
+def tick_watch_audit() -> None:
+    """Tell people, once a day, of what lets somebody change the record unseen."""
+    found = chain.alarms()
+    if found:
+        chain.record_alarm(found)
+
+
+@shared_task(name="core.tick_verify_audit", ignore_result=True, expires=3600)
+def tick_verify_audit() -> None:
+    """Have a worker walk the chain every night; a tick must be short."""
+    system = Actor.system()
+    work.enqueue(
+        "core.verify_audit",
+        subject=EventSeal(seq=CHAIN_ID),
+        actor_kind=system.kind,
+        actor_id=system.id,
+        actor_name=system.name,
+    )
+
+
 @work.background("core.verify_audit", attempts=2)
 def verify_audit(actor_kind: str, actor_id: str, actor_name: str) -> None:
-    """Walk the chain for whoever asked on the audit page, and write down what was found."""
+    """Walk the chain, for beat or whoever asked on the audit page; write down what was found."""
     work.report("Sealing what was left")
     events.seal_everything()
     work.report("Walking the chain")
-    found = events.verify_chain()
-    facts: dict[str, Any] = {"sealed": found.sealed, "head": found.head, "unsealed": found.unsealed}
-    if found.first_break is not None:
-        facts |= {"broken_at": found.first_break.seq, "what": found.first_break.what}
-    events.record(
-        "audit.broken" if found.first_break else "audit.verified",
-        actor=Actor(actor_kind, actor_id, actor_name),
-        target=EventSeal(seq=found.sealed),
-        **facts,
-    )
+    report = chain.verify_chain()
+    chain.record_verdict(report, actor=Actor(actor_kind, actor_id, actor_name))

@@ -30,6 +30,7 @@ TONES: dict[str, str] = {
     "deprecated": "attention",
     "warning": "attention",
     "expires soon": "attention",
+    "unused": "attention",
     "behind": "attention",
     "silent": "attention",
     "rejected": "bad",

@@ -25,7 +25,7 @@ from django.db import (
     connection,
     transaction,
 )
-from django.db.models import F, Model, Q
+from django.db.models import F, Model, Q, QuerySet
 from django.utils import timezone
 
 from apps.core import ids
@@ -41,8 +41,6 @@ PAUSE = timedelta(seconds=5)
 # A report within the same stage is written at most this often.
 REPORT_SECONDS = 0.5
 MOST_STAGES = 100
-# How long work that is over can still be looked at.
-KEPT = timedelta(days=30)
 LOST = "The worker died while it ran this."
 
 
@@ -339,10 +337,10 @@ def _lost(work: Work, now: datetime) -> None:
         LOG.exception("work %s %s could not be taken from its worker", work.name, work.pk)
 
 
-def drop_old() -> int:
-    """Remove work that ended long ago; return how many rows."""
+def ended_before(moment: datetime) -> QuerySet[Work]:
+    """Return work that was over by then, oldest first; it may be removed."""
     ended = Work.objects.filter(state__in=[Work.State.DONE, Work.State.FAILED])
-    return ended.filter(finished__lt=timezone.now() - KEPT).delete()[0]
+    return ended.filter(finished__lt=moment).order_by("id")
 
 
 def _claim(work_id: int) -> Work | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import django_stubs_ext
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
 
 from mlplatform.settings import env
@@ -21,7 +22,9 @@ BASE_DIR = env.BASE_DIR
 DATA_DIR = Path(env.text("MLP_DATA_DIR", str(BASE_DIR / "var"))).resolve()
 
 # Signs sessions and CSRF tokens. Made and kept in DATA_DIR/keys when not given.
-SECRET_KEY = env.secret("MLP_SECRET_KEY") or secret_key(DATA_DIR)
+_given_key = env.secret("MLP_SECRET_KEY")
+SECRET_KEY = _given_key or secret_key(DATA_DIR)
+IS_SECRET_KEY_KEPT = not _given_key
 # The former key while a rotation is under way.
 SECRET_KEY_FALLBACKS = [key for key in (env.secret("MLP_SECRET_KEY_OLD"),) if key]
 
@@ -41,8 +44,14 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "corsheaders",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "apps.core",
     "apps.accounts",
     "apps.registry",
@@ -52,15 +61,19 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "apps.core.middleware.RequestIdMiddleware",
+    "apps.core.middleware.HeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "apps.accounts.middleware.SessionLifeMiddleware",
+    "apps.accounts.sso.middleware.SecondFactorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "csp.middleware.CSPMiddleware",
 ]
 
 ROOT_URLCONF = "mlplatform.urls"
@@ -85,6 +98,11 @@ TEMPLATES = [
 # --- database -------------------------------------------------------------------------------
 # PostgreSQL in production (postgres://user:password@host:5432/name); SQLite in DATA_DIR without.
 DATABASE_URL = env.secret("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}"
+# The owner of the tables, for the commands of `env.OWNER_COMMANDS` alone; without one the
+# application's own role does it all.
+MIGRATE_DATABASE_URL = env.secret("MLP_MIGRATE_DATABASE_URL")
+if MIGRATE_DATABASE_URL and env.is_owner_command():
+    DATABASE_URL = MIGRATE_DATABASE_URL
 DATABASES: dict[str, dict[str, Any]] = {"default": env.database(DATABASE_URL)}
 _default = DATABASES["default"]
 _default["CONN_MAX_AGE"] = 0
@@ -108,7 +126,12 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL = env.secret("REDIS_URL")
 CACHES: dict[str, dict[str, Any]] = {
     "default": (
-        {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+        {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": REDIS_URL,
+            # Not pickle: whoever can write to Redis must not run programs here.
+            "OPTIONS": {"serializer": "apps.core.caches.JsonSerializer"},
+        }
         if REDIS_URL
         else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
     )
@@ -145,12 +168,17 @@ CELERY_BEAT_SCHEDULE = {
     "seal old events": {"task": "core.tick_seal_old_events", "schedule": 600.0},
     "reap lost work": {"task": "core.tick_reap_work", "schedule": 10.0},
     "drop expired tokens": {"task": "accounts.tick_drop_expired_tokens", "schedule": 3600.0},
+    "warn of unused keys": {"task": "accounts.tick_warn_of_unused_keys", "schedule": 86400.0},
     "make partitions ahead": {"task": "inference.tick_make_partitions", "schedule": 3600.0},
-    "purge predictions": {"task": "inference.tick_purge_predictions", "schedule": 86400.0},
+    "purge what is past its time": {"task": "monitoring.tick_purge", "schedule": 86400.0},
     "sweep abandoned uploads": {"task": "registry.tick_sweep_uploads", "schedule": 900.0},
     "tell people the news": {"task": "monitoring.tick_notify", "schedule": 2.0},
-    "drop old work": {"task": "core.tick_drop_old_work", "schedule": 86400.0},
-    "drop old notifications": {"task": "monitoring.tick_drop_old", "schedule": 86400.0},
+    "anchor the audit chain": {
+        "task": "core.tick_anchor_audit",
+        "schedule": float(env.integer("MLP_AUDIT_ANCHOR_SECONDS", 3600)),
+    },
+    "watch the audit chain": {"task": "core.tick_watch_audit", "schedule": 300.0},
+    "verify the audit chain": {"task": "core.tick_verify_audit", "schedule": 86400.0},
 }
 
 # --- artifacts ------------------------------------------------------------------------------
@@ -202,28 +230,110 @@ AUTH_PASSWORD_VALIDATORS = [
     },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+# Every way in by a password passes this one: it counts failures and locks.
+AUTHENTICATION_BACKENDS = ["apps.accounts.backends.GuardedBackend"]
+# Who may make an account without an operator: nobody, who was invited, or anybody.
+REGISTRATION_MODES = ("off", "invitation", "open")
+REGISTRATION = env.choice("MLP_REGISTRATION", "off", REGISTRATION_MODES)
+# Days without a call after which the holder of a key is told so; whether thirty days later it is
+# revoked.
+KEY_UNUSED_DAYS = env.integer("MLP_KEY_UNUSED_DAYS", 90)
+KEY_UNUSED_REVOKE = env.switch("MLP_KEY_UNUSED_REVOKE", default=False)
+# Whether keys remember the addresses that they were used from, which are personal data.
+RECORD_ADDRESSES = env.switch("MLP_RECORD_ADDRESSES", default=True)
+# Days that an invitation is good for.
+INVITATION_DAYS = env.integer("MLP_INVITATION_DAYS", 7)
+# Failed sign-ins of one name, within as many minutes, that lock it for as many minutes; an address
+# is locked at ten times the failures. Both at least 1.
+LOCKOUT_FAILURES = max(1, env.integer("MLP_LOCKOUT_FAILURES", 5))
+LOCKOUT_MINUTES = max(1, env.integer("MLP_LOCKOUT_MINUTES", 15))
+# Calls of one address, as 20/m (s, m, h, d); an upload counts by person, too; off is no limit.
+THROTTLE_LOGIN = env.rate("MLP_THROTTLE_LOGIN", "20/m")
+THROTTLE_REGISTER = env.rate("MLP_THROTTLE_REGISTER", "5/m")
+THROTTLE_UPLOAD = env.rate("MLP_THROTTLE_UPLOAD", "600/h")
+# Requests a minute of one person with all keys and tokens, and of one address; 0 is no limit. Plans
+# limit besides, and a person or key has exactly one.
+LIMIT_PERSON_PER_MINUTE = env.integer("MLP_LIMIT_PERSON_PER_MINUTE", 0)
+LIMIT_ADDRESS_PER_MINUTE = env.integer("MLP_LIMIT_ADDRESS_PER_MINUTE", 0)
+# Calls a minute of one address with no or a bad credential, beyond which none is looked at.
+LIMIT_REFUSED_PER_MINUTE = env.integer("MLP_LIMIT_REFUSED_PER_MINUTE", 120)
+# Milliseconds that a call waits for the counters in Redis before this node counts by itself.
+LIMIT_REDIS_MS = env.integer("MLP_LIMIT_REDIS_MS", 20)
+# Minutes without a request after which a browser is signed out; SESSION_COOKIE_AGE ends it anyway.
+SESSION_IDLE_MINUTES = env.integer("MLP_SESSION_IDLE_MINUTES", 30)
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
+# Sessions are rows, so that one can be ended. `cached` reads them from Redis first (writes go to
+# both, and ending one removes both).
+SESSION_ENGINE = env.sessions("MLP_SESSIONS", env.text("MLP_SESSIONS", "database"), REDIS_URL)
+SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 SESSION_COOKIE_AGE = 8 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+# The content security policies stand with the other headers in apps/core/headers.py.
 
-# Unfold's admin evaluates Alpine expressions, hence 'unsafe-eval' there (docs/decisions).
-CONTENT_SECURITY_POLICY = {
-    "DIRECTIVES": {
-        "default-src": ["'self'"],
-        "script-src": ["'self'", "'unsafe-eval'"],
-        "style-src": ["'self'", "'unsafe-inline'"],
-        "img-src": ["'self'", "data:"],
-        "frame-ancestors": ["'none'"],
-        "object-src": ["'none'"],
-        "base-uri": ["'self'"],
-        "form-action": ["'self'"],
-    }
+# --- single sign-on and second factor ---------------------------------------------------------
+# An OpenID Connect provider: its issuer as it names itself, https://id.example.org/realms/main. Its
+# host needs MLP_OUTBOUND_ALLOW where it has no public address. Off without.
+OIDC_ISSUER = env.text("MLP_OIDC_ISSUER").rstrip("/")
+OIDC_CLIENT_ID = env.text("MLP_OIDC_CLIENT_ID")
+OIDC_CLIENT_SECRET = env.secret("MLP_OIDC_CLIENT_SECRET")
+# What people call it; the button of the sign-in page says it.
+OIDC_NAME = env.text("MLP_OIDC_NAME", "Single sign-on")
+# Whoever the provider knows may come in: an account without a team is made for them.
+OIDC_CREATE = env.switch("MLP_OIDC_CREATE", default=False)
+# The admin's pages open by the provider only, but for platform admins.
+OIDC_REQUIRED = env.switch("MLP_OIDC_REQUIRED", default=False)
+if OIDC_REQUIRED and not OIDC_ISSUER:
+    raise ImproperlyConfigured("MLP_OIDC_REQUIRED=1 needs MLP_OIDC_ISSUER")
+# The second factor of the admin: not offered, offered, or demanded before anything else opens.
+MFA = env.choice("MLP_MFA", "optional", ("off", "optional", "required"))
+ACCOUNT_ADAPTER = "apps.accounts.sso.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username", "email"}
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGOUT_REDIRECT_URL = "admin:login"
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 600
+SOCIALACCOUNT_ADAPTER = "apps.accounts.sso.adapters.SocialAdapter"
+SOCIALACCOUNT_STORE_TOKENS = False
+MFA_ADAPTER = "apps.accounts.sso.adapters.MfaAdapter"
+MFA_FORMS = {
+    "authenticate": "apps.accounts.sso.forms.CodeForm",
+    "reauthenticate": "apps.accounts.sso.forms.ConfirmCodeForm",
 }
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_RECOVERY_CODE_DIGITS = 10
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+MFA_TOTP_TOLERANCE = 1
+
+# Origins (scheme, host, port) whose pages may call the API from a browser; none without. Keys and
+# tokens are sent by their scripts; cookies are never taken from there.
+CORS_ALLOWED_ORIGINS = list(env.origins("MLP_CORS_ORIGINS", env.words("MLP_CORS_ORIGINS")))
+CORS_URLS_REGEX = r"^/(api|v2|health)(/|$)"
+CORS_ALLOW_CREDENTIALS = False
+CORS_ALLOW_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+CORS_ALLOW_HEADERS = (
+    "accept",
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "x-api-key",
+    "x-prediction-source",
+    "x-request-id",
+    "x-request-timeout-ms",
+)
+CORS_EXPOSE_HEADERS = (
+    "RateLimit-Limit",
+    "RateLimit-Policy",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "Retry-After",
+    "X-Request-ID",
+)
+CORS_PREFLIGHT_MAX_AGE = 600
 
 # ES256 key pair (PEM). Made and kept in DATA_DIR/keys when not given. A process that only serves
 # needs the public one alone; that may hold two PEM blocks while a rotation is under way.
@@ -234,9 +344,13 @@ JWT_AUDIENCE = env.text("MLP_JWT_AUDIENCE", "mlplatform")
 JWT_ACCESS_SECONDS = env.integer("MLP_JWT_ACCESS_SECONDS", 30 * 60)
 JWT_REFRESH_SECONDS = env.integer("MLP_JWT_REFRESH_SECONDS", 7 * 24 * 3600)
 
+# Days that it is remembered from where a key was used, and whom an invitation was for.
+ADDRESS_RETENTION_DAYS = env.integer("MLP_ADDRESS_RETENTION_DAYS", 90)
+
 # --- API --------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["apps.accounts.api.authentication.CallerAuthentication"],
+    "DEFAULT_THROTTLE_CLASSES": ["apps.accounts.api.throttles.CallerThrottle"],
     "DEFAULT_PERMISSION_CLASSES": ["apps.accounts.api.permissions.DenyByDefault"],
     "DEFAULT_RENDERER_CLASSES": ["apps.core.api.json.JsonRenderer"],
     "DEFAULT_PARSER_CLASSES": ["apps.core.api.json.JsonParser"],
@@ -257,6 +371,10 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     # Each door once, though it answers at several addresses.
     "PREPROCESSING_HOOKS": ["apps.core.api.schema.documented"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "apps.core.api.schema.with_problems",
+    ],
     "COMPONENT_SPLIT_REQUEST": True,
     # Fields named `role` have two lists of values; each gets its own name.
     "ENUM_NAME_OVERRIDES": {
@@ -267,12 +385,17 @@ SPECTACULAR_SETTINGS = {
 # Anyone may read /docs and the schema; otherwise a login is asked for.
 PUBLIC_DOCS = env.switch("MLP_PUBLIC_DOCS", default=False)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 16 * 1024 * 1024
+# Fields and files of one form; a list's page of 200 rows with its boxes stays far below.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000
+DATA_UPLOAD_MAX_NUMBER_FILES = 10
 
 # --- registry ---------------------------------------------------------------------------------
 # Releasing to production waits for a second person.
 REQUIRE_APPROVAL = env.switch("MLP_REQUIRE_APPROVAL", default=True)
 # Bytes of one uploaded artifact at the most.
 MAX_ARTIFACT_BYTES = env.integer("MLP_MAX_ARTIFACT_BYTES", 5 * 1024**3)
+# Days after which an upload that nobody finished, or that nothing needs any more, is removed.
+UPLOAD_RETENTION_DAYS = env.integer("MLP_UPLOAD_RETENTION_DAYS", 7)
 # Formats that may be served by a runner process when they do not convert (sklearn).
 NATIVE_FORMATS = frozenset(env.words("MLP_NATIVE_FORMATS"))
 # Seconds one sandbox stage may take before it is ended.
@@ -315,6 +438,8 @@ AGENT_POLL_SECONDS = env.number("MLP_AGENT_POLL_SECONDS", 0.5)
 FOLLOW_POLL_SECONDS = env.number("MLP_FOLLOW_POLL_SECONDS", 0.2)
 # Days that predictions are kept.
 PREDICTION_RETENTION_DAYS = env.integer("MLP_PREDICTION_RETENTION_DAYS", 90)
+# Days that records which the database refused, and copies of damaged spool files, are kept.
+REJECTED_RETENTION_DAYS = env.integer("MLP_REJECTED_RETENTION_DAYS", 7)
 # Days of PostgreSQL partitions that are made ahead.
 PARTITION_DAYS_AHEAD = env.integer("MLP_PARTITION_DAYS_AHEAD", 7)
 
@@ -341,6 +466,28 @@ OUTBOUND_ALLOW = frozenset(env.words("MLP_OUTBOUND_ALLOW"))
 OUTBOUND_PORTS = frozenset(env.integers("MLP_OUTBOUND_PORTS", (443,)))
 # http://[user:password@]host:port of a proxy that all outbound calls go through.
 OUTBOUND_PROXY = env.secret("MLP_OUTBOUND_PROXY")
+# --- the audit record -------------------------------------------------------------------------
+# Makes the links of the chain with a key that the database does not hold; and the former one while
+# a rotation is under way. What was sealed before it was set stays valid.
+AUDIT_HMAC_KEY = env.secret("MLP_AUDIT_HMAC_KEY")
+AUDIT_HMAC_KEY_OLD = env.secret("MLP_AUDIT_HMAC_KEY_OLD")
+# Where the head of the chain is written down outside the database: s3://bucket/prefix with object
+# lock, or file:///folder for a demo; off without.
+AUDIT_ANCHOR = env.text("MLP_AUDIT_ANCHOR")
+# Credentials of their own, so that who holds the platform's cannot touch the anchors.
+AUDIT_ANCHOR_KEY_ID = env.secret("MLP_AUDIT_ANCHOR_KEY_ID")
+AUDIT_ANCHOR_SECRET = env.secret("MLP_AUDIT_ANCHOR_SECRET")
+AUDIT_ANCHOR_ENDPOINT_URL = env.text("MLP_AUDIT_ANCHOR_ENDPOINT_URL")
+AUDIT_ANCHOR_REGION = env.text("MLP_AUDIT_ANCHOR_REGION")
+# Seconds between two anchors.
+AUDIT_ANCHOR_SECONDS = env.integer("MLP_AUDIT_ANCHOR_SECONDS", 3600)
+# Seconds between two events that sum up which predictions a node shipped.
+SHIPPED_EVENT_SECONDS = env.integer("MLP_SHIPPED_EVENT_SECONDS", 600)
+# Days that events are kept, at the least; an anchor is locked for 30 more.
+AUDIT_RETENTION_DAYS = env.integer("MLP_AUDIT_RETENTION_DAYS", 365)
+
+# Days that ended background work is kept to be looked at.
+WORK_RETENTION_DAYS = env.integer("MLP_WORK_RETENTION_DAYS", 30)
 # Days that notifications are kept.
 NOTIFICATION_RETENTION_DAYS = env.integer("MLP_NOTIFICATION_RETENTION_DAYS", 90)
 
@@ -355,11 +502,18 @@ USE_I18N = True
 TEST_RUNNER = "django.test.runner.DiscoverRunner"
 
 LOG_LEVEL = env.text("MLP_LOG_LEVEL", "INFO")
+# Whether tracebacks keep what errors say: that may quote values that somebody sent.
+LOG_ERROR_TEXTS = env.switch("MLP_LOG_ERROR_TEXTS", default=False)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"context": {"()": "apps.core.logs.ContextFilter"}},
-    "formatters": {"json": {"()": "apps.core.logs.JsonFormatter"}},
+    "filters": {
+        "context": {"()": "apps.core.logs.ContextFilter"},
+        "refusals": {"()": "apps.core.logs.RefusalFilter"},
+    },
+    "formatters": {
+        "json": {"()": "apps.core.logs.JsonFormatter", "error_texts": LOG_ERROR_TEXTS},
+    },
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
@@ -368,7 +522,10 @@ LOGGING = {
         }
     },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django.server": {"handlers": [], "propagate": False}},
+    "loggers": {
+        "django.server": {"handlers": [], "propagate": False},
+        "django.request": {"filters": ["refusals"]},
+    },
 }
 
 # Who sees an entry of the menu that only platform admins have; everybody else's need no rule.
@@ -416,6 +573,13 @@ UNFOLD: dict[str, Any] = {
             "950": "oklch(25.7% .09 281.288)",
         },
     },
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Your account", "link": reverse_lazy("accounts-pages:account")},
+            {"title": "Change password", "link": reverse_lazy("admin:password_change")},
+            *([{"title": "Second factor", "link": reverse_lazy("mfa_index")}] * (MFA != "off")),
+        ]
+    },
     "SIDEBAR": {
         "show_search": True,
         "command_search": True,
@@ -444,6 +608,7 @@ UNFOLD: dict[str, Any] = {
                         "link": reverse_lazy("inference-pages:traffic"),
                     },
                     _page("Predictions", "query_stats", "inference_prediction_changelist"),
+                    _page("Erasures", "ink_eraser", "inference_erasure_changelist", _AUDITORS),
                 ],
             },
             {
@@ -452,6 +617,7 @@ UNFOLD: dict[str, Any] = {
                     _page("API keys", "key", "accounts_apikey_changelist"),
                     _page("Teams", "groups", "accounts_team_changelist"),
                     _page("People", "person", "accounts_user_changelist", _ADMINS),
+                    _page("Plans", "speed", "accounts_plan_changelist", _ADMINS),
                 ],
             },
             {

@@ -4,6 +4,8 @@ A wrong value stops the start with the variable's name.
 """
 
 import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +19,9 @@ if os.environ.get("MLP_ENV_FILE", "1") != "0":
     environ.Env.read_env(BASE_DIR / ".env")
 
 _env = environ.Env()
+# `manage.py` with one of these connects as the owner of the tables, when that is another role.
+OWNER_COMMANDS = ("migrate", "database_roles", "purge", "purge_audit")
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9-]+(\.[a-z0-9-]+)*)(:[0-9]{1,5})?")
 T = TypeVar("T")
 
 
@@ -59,6 +64,30 @@ def switch(name: str, *, default: bool) -> bool:
     return _read(name, default, parse)
 
 
+def choice(name: str, default: str, among: tuple[str, ...]) -> str:
+    """Read one of a few words."""
+
+    def parse(raw: str) -> str:
+        if raw in among:
+            return raw
+        raise ValueError(f"write one of {', '.join(among)}")
+
+    return _read(name, default, parse)
+
+
+def rate(name: str, default: str) -> str:
+    """Read how many in which time, as 20/m; ``off`` is no limit, returned as an empty text."""
+
+    def parse(raw: str) -> str:
+        if raw == "off":
+            return ""
+        if not re.fullmatch(r"[1-9][0-9]*/[smhd]", raw):
+            raise ValueError("write a number and a time, as 20/m, or off")
+        return raw
+
+    return _read(name, default, parse)
+
+
 def words(name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Read a comma-separated list."""
     return _read(
@@ -95,6 +124,37 @@ def email(name: str, url: str) -> dict[str, object]:
         raise ImproperlyConfigured(
             f"{name} cannot be read; write smtp+tls://user:password@host:587"
         ) from None
+
+
+def origins(name: str, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a list of origins: each a scheme and a host and nothing more, never a pattern."""
+    for one in given:
+        if not _ORIGIN.fullmatch(one):
+            raise ImproperlyConfigured(
+                f"{name}: {one!r} is no origin; write https://app.example.org, without a path, "
+                "a slash or an asterisk"
+            )
+    return given
+
+
+def sessions(name: str, word: str, redis_url: str) -> str:
+    """Return the place where sessions are kept, by its word."""
+    if word == "database":
+        return "django.contrib.sessions.backends.db"
+    if word != "cached":
+        raise ImproperlyConfigured(f"{name}={word!r} cannot be read: write database or cached")
+    if not redis_url:
+        raise ImproperlyConfigured(
+            f"{name}=cached needs REDIS_URL: a cache of one process would go on knowing a session "
+            "that another one has ended"
+        )
+    return "django.contrib.sessions.backends.cached_db"
+
+
+def is_owner_command() -> bool:
+    """Whether this process is ``manage.py`` with a command of the tables' owner."""
+    door, *words = sys.argv or [""]
+    return Path(door).name == "manage.py" and words[:1] != [] and words[0] in OWNER_COMMANDS
 
 
 def database(url: str) -> dict[str, object]:

@@ -14,6 +14,9 @@ from mlplatform.settings.base import *
 SECRET_KEY = "only-for-tests"  # noqa: S105 - signs nothing that outlives a test
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 REQUIRE_APPROVAL = False
+REGISTRATION = "open"
+THROTTLE_LOGIN = THROTTLE_REGISTER = THROTTLE_UPLOAD = ""  # tests of them say their own
+LIMIT_REFUSED_PER_MINUTE = 0  # the tests have one address, and present many bad credentials
 NATIVE_FORMATS = frozenset({"sklearn"})
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 WHITENOISE_AUTOREFRESH = True

@@ -1,3 +1,3 @@
 """Celery role: background work, no web."""
 
-from mlplatform.settings.base import *
+from mlplatform.settings.production import *

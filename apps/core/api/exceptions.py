@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from rest_framework import exceptions as drf
 
-from apps.core import context
+from apps.core import context, metrics
 from apps.core.errors import (
     FieldProblem,
     Invalid,
@@ -27,10 +27,13 @@ from apps.core.errors import (
 
 LOG = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
+REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def problem_body(error: PlatformError) -> dict[str, Any]:
-    """Return the problem document of an error."""
+    """Return the problem document of an error; a refusal for who asks is counted with it."""
+    if error.status in REFUSALS:
+        metrics.REFUSED.labels(error.code).inc()
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": error.status.phrase,
@@ -46,7 +49,7 @@ def problem_body(error: PlatformError) -> dict[str, Any]:
 
 def problem_headers(error: PlatformError) -> dict[str, str]:
     """Return the headers that belong to an error, its media type included."""
-    headers = {"Content-Type": MEDIA_TYPE}
+    headers = {"Content-Type": MEDIA_TYPE, **error.headers}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, InvalidToken):
@@ -157,4 +160,4 @@ def _page(request: HttpRequest, template: str, status: HTTPStatus) -> HttpRespon
 
 
 def _is_api(request: HttpRequest) -> bool:
-    return request.path.startswith(("/api/", "/v2", "/health"))
+    return request.path.startswith(("/api/", "/v2", "/health", "/metrics"))

@@ -61,3 +61,20 @@ def documented(endpoints: list[Endpoint]) -> list[Endpoint]:
 
 def _is_alias(path: str) -> bool:
     return path.startswith("/api/") and not path.startswith("/api/v1/")
+
+
+def with_problems(result: Any, **_: Any) -> Any:
+    """Say of every operation that whatever else it answers is a problem; a postprocessing hook.
+
+    Limits, a database that is away and a lost credential can meet any of them.
+    """
+    problem = {"$ref": "#/components/schemas/Problem"}
+    other = {
+        "description": "Any other error.",
+        "content": {"application/problem+json": {"schema": problem}},
+    }
+    for operations in result["paths"].values():
+        for one in operations.values():
+            if isinstance(one, dict) and "responses" in one:
+                one["responses"].setdefault("default", other)
+    return result

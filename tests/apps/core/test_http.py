@@ -123,6 +123,7 @@ def says(text: bytes) -> Callable[[Any], None]:
 
 @pytest.fixture(autouse=True)
 def outbound(settings: Any) -> Any:
+    http.forget_breakers()
     settings.OUTBOUND_ALLOW = frozenset({"127.0.0.1"})
     settings.OUTBOUND_PORTS = frozenset({443})
     settings.OUTBOUND_PROXY = ""
@@ -198,7 +199,7 @@ def test_the_address_that_was_judged_is_the_one_connected_to_however_the_name_tu
 ) -> None:
     resolver["rebind.example"] = [PUBLIC, "127.0.0.1"]
     with pytest.raises(http.OutboundUnavailable):
-        http.send("GET", "https://rebind.example/")
+        http.send("GET", "https://rebind.example/", is_repeatable=False)
     assert connections == [(PUBLIC, 443)]
     assert resolver["rebind.example"] == ["127.0.0.1"], "the name was looked up once"
 
@@ -266,7 +267,7 @@ def test_a_configured_port_is_a_way_out(
     outbound.OUTBOUND_PORTS = frozenset({443, 8443})
     resolver["example.org"] = [PUBLIC]
     with pytest.raises(http.OutboundUnavailable):
-        http.send("GET", "https://example.org:8443/")
+        http.send("GET", "https://example.org:8443/", is_repeatable=False)
     assert connections == [(PUBLIC, 8443)]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.core.addresses import client_address, is_within
+from apps.core.addresses import client_address, is_part_of, is_within, normal_network
 
 CHAIN = "203.0.113.9, 198.51.100.7, 192.0.2.1"
 
@@ -46,3 +46,37 @@ def test_an_address_is_within_its_networks_only() -> None:
     assert not is_within("198.51.100.8", networks)
     assert not is_within(None, networks)
     assert not is_within("192.0.2.77", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        (" 192.0.2.0/24 ", "192.0.2.0/24"),
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("192.0.2.7/24", None),
+        ("192.0.2.0/33", None),
+        ("here", None),
+        ("", None),
+    ],
+)
+def test_a_network_has_one_normal_form(text: str, normal: str | None) -> None:
+    assert normal_network(text) == normal
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "is_part"),
+    [
+        ("192.0.2.0/25", "192.0.2.0/24", True),
+        ("192.0.2.0/24", "192.0.2.0/24", True),
+        ("192.0.0.0/16", "192.0.2.0/24", False),
+        ("192.0.2.0/24", "2001:db8::/32", False),
+        ("2001:db8:1::/48", "2001:db8::/32", True),
+        ("0.0.0.0/0", "192.0.2.0/24", False),
+    ],
+)
+def test_a_network_is_part_of_another_with_all_its_addresses(
+    part: str, whole: str, is_part: bool
+) -> None:
+    assert is_part_of(part, [whole]) is is_part
