@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test suites lint types format bench lock violations query-counts
+.PHONY: help setup run dev test suites lint types format bench lock violations query-counts scan
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
@@ -87,8 +87,14 @@ lint: .venv/.dev ## format, plain errors, types, import contract, migrations, de
 	@folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
 	export MLP_DATA_DIR="$$folder" MLP_ENV_FILE=0; set -ex; \
 	$(PY) manage.py makemigrations --check --dry-run; \
-	$(PY) manage.py check --fail-level WARNING; \
-	DJANGO_SETTINGS_MODULE=mlplatform.settings.web $(PY) manage.py check --deploy --fail-level WARNING
+	$(PY) manage.py check --fail-level WARNING
+	$(PY) -m pytest -q tests/unit/tooling/test_deploy_checks.py
+
+scan: .venv/.dev ## look for weaknesses: our code (bandit), the locked packages (pip-audit; asks api.osv.dev)
+	$(PY) -m bandit --quiet --severity-level medium --recursive apps mlplatform scripts demo
+	for one in worker runtimes-sklearn dev; do \
+		$(PY) -m pip_audit --disable-pip --require-hashes --vulnerability-service osv \
+			--progress-spinner off -r requirements/$$one.txt || exit 1; done
 
 types: .venv/.dev ## the type checker alone
 	$(PY) -m mypy $(CODE)

@@ -11,11 +11,16 @@ from enum import StrEnum
 from apps.accounts.callers import Caller
 from apps.accounts.keys import KeyKind
 from apps.accounts.snapshot import KeyBody, Role
+from apps.core.addresses import is_part_of
 from apps.core.errors import FieldProblem, Invalid, NotAllowed, NotFound, PlatformError
 
 PRODUCTION = "production"
+# The plan of who registered without being asked; only a platform admin ends the trial.
+TRIAL = "trial"
 ENVIRONMENTS = ("development", "staging", PRODUCTION)
 UPLOAD_CODE = "registry.upload_code_bearing_model"
+DOWNLOAD = "registry.download_artifact"
+READ_REDACTED = "inference.read_redacted"
 
 
 class Scope(StrEnum):
@@ -42,6 +47,8 @@ class Action(StrEnum):
     BATCH_WRITE = "batch.write"
     FEEDBACK_WRITE = "feedback.write"
     PREDICTION_READ = "prediction.read"
+    PREDICTION_READ_REDACTED = "prediction.read_redacted"
+    PRIVACY_ERASE = "privacy.erase"
 
     MODEL_READ = "model.read"
     MODEL_WRITE = "model.write"
@@ -65,6 +72,11 @@ class Action(StrEnum):
     TEAM_READ = "team.read"
     TEAM_MANAGE = "team.manage"
     TEAM_CREATE = "team.create"
+    PERSON_INVITE = "person.invite"
+    PEOPLE_READ = "people.read"
+    PEOPLE_MANAGE = "people.manage"
+    PLAN_READ = "plan.read"
+    PLAN_WRITE = "plan.write"
     AUDIT_READ = "audit.read"
     METRICS_READ = "metrics.read"
     SELF_READ = "self.read"
@@ -114,13 +126,16 @@ RULES: Mapping[Action, Rule] = {
     Action.BATCH_WRITE:      Rule(VIEWER,       Scope.BATCH_WRITE),
     Action.FEEDBACK_WRITE:   Rule(VIEWER,       Scope.FEEDBACK_WRITE),
     Action.PREDICTION_READ:  Rule(VIEWER,       Scope.LOGS_READ),
+    Action.PREDICTION_READ_REDACTED:
+                             Rule(MAINTAINER,   Scope.LOGS_READ,        permission=READ_REDACTED),
+    Action.PRIVACY_ERASE:    Rule(MAINTAINER,   Scope.ADMIN),
 
     Action.MODEL_READ:       Rule(VIEWER,       Scope.MODELS_READ),
     Action.MODEL_WRITE:      Rule(CONTRIBUTOR,  Scope.MODELS_WRITE),
     Action.VERSION_UPLOAD:   Rule(CONTRIBUTOR,  Scope.MODELS_WRITE),
     Action.VERSION_UPLOAD_CODE:
                              Rule(MAINTAINER,   Scope.MODELS_WRITE,     permission=UPLOAD_CODE),
-    Action.VERSION_DOWNLOAD: Rule(CONTRIBUTOR,  Scope.MODELS_READ),
+    Action.VERSION_DOWNLOAD: Rule(MAINTAINER,   Scope.MODELS_READ,      permission=DOWNLOAD),
     Action.VERSION_MOVE:     Rule(CONTRIBUTOR,  Scope.MODELS_WRITE),
     Action.ALIAS_WRITE:      Rule(CONTRIBUTOR,  Scope.DEPLOY),
 
@@ -139,12 +154,20 @@ RULES: Mapping[Action, Rule] = {
     Action.TEAM_READ:        Rule(VIEWER,       Scope.ADMIN),
     Action.TEAM_MANAGE:      Rule(MAINTAINER,   Scope.ADMIN),
     Action.TEAM_CREATE:      Rule(Who.ADMIN,    Scope.ADMIN),
+    Action.PERSON_INVITE:    Rule(Who.ADMIN,    Scope.ADMIN),
+    Action.PEOPLE_READ:      Rule(Who.ADMIN,    None),
+    Action.PEOPLE_MANAGE:    Rule(Who.ADMIN,    None),
+    Action.PLAN_READ:        Rule(Who.ANYONE,   Who.ANYONE),
+    Action.PLAN_WRITE:       Rule(Who.ADMIN,    Scope.ADMIN),
     Action.AUDIT_READ:       Rule(MAINTAINER,   Scope.ADMIN),
     Action.METRICS_READ:     Rule(Who.ADMIN,    Scope.METRICS_READ),
     Action.SELF_READ:        Rule(Who.ANYONE,   Who.ANYONE),
     Action.SELF_WRITE:       Rule(Who.ANYONE,   None),
 }
 # fmt: on
+
+# What may be granted to a person besides the roles.
+GRANTABLE = tuple(dict.fromkeys(one.permission for one in RULES.values() if one.permission))
 
 _RANK = {Role.VIEWER: 1, Role.CONTRIBUTOR: 2, Role.MAINTAINER: 3}
 
@@ -180,6 +203,7 @@ def require_grantable(
     scopes: Sequence[str],
     models: Sequence[str],
     environments: Sequence[str],
+    networks: Sequence[str] = (),
 ) -> None:
     """Refuse a new key that could do more than whoever makes it.
 
@@ -195,6 +219,55 @@ def require_grantable(
         raise NotAllowed("Only a maintainer of the team may make a key with scope `admin:*`.")
     if caller.key is not None:
         _require_within(caller.key, scopes, models, environments)
+        _require_networks_within(caller.key, networks)
+
+
+def require_plan(
+    caller: Caller, *, team_id: int, plan: str, is_offered: bool, own: str, owners: str
+) -> None:
+    """Refuse to give a key a plan that is not the caller's to give.
+
+    Args:
+        caller: Who gives it.
+        team_id: The key's team.
+        plan: Name of the plan that the key shall have.
+        is_offered: Whether maintainers may choose that plan.
+        own: Plan of the person who acts.
+        owners: Plan of the key's owner, which the key has unless another is chosen.
+
+    Raises:
+        NotAllowed: A platform admin may; or a maintainer.
+    """
+    if caller.key is not None:
+        if plan != caller.key.plan:
+            raise NotAllowed(
+                f"This API key gives no other plan than its own, `{caller.key.plan or 'none'}`."
+            )
+        return
+    if caller.is_admin or plan == owners:
+        return
+    if own == TRIAL:
+        raise NotAllowed(
+            f"You are on the plan `{TRIAL}`, and so are your keys. Ask a platform admin for more."
+        )
+    if not is_offered:
+        raise NotAllowed(f"The plan `{plan}` is given by platform admins only.")
+    if not may(caller, Action.KEY_MANAGE, Thing(team_id)):
+        raise NotAllowed(
+            f"You may give your own plan, `{owners}`. A maintainer of the team may give another."
+        )
+
+
+def require_held(caller: Caller, *, owner_id: int, owner_is_admin: bool) -> None:
+    """Refuse to change or rotate a platform admin's key to everybody but platform admins.
+
+    A key does what its owner may: who gets its secret, or widens it, would act as one.
+    """
+    if owner_is_admin and owner_id != caller.user_id and not caller.is_admin:
+        raise NotAllowed(
+            "This key is a platform admin's. You may revoke it; only a platform admin changes or "
+            "rotates it."
+        )
 
 
 def _refusal(caller: Caller, action: Action, thing: Thing) -> PlatformError | None:
@@ -275,3 +348,14 @@ def _require_within(
         more += [one for one in models if one not in key.models] if models else ["all models"]
     if more:
         raise NotAllowed(f"This API key cannot give what it does not have: {', '.join(more)}.")
+
+
+def _require_networks_within(key: KeyBody, networks: Sequence[str]) -> None:
+    if not key.networks:
+        return
+    wider = [one for one in networks if not is_part_of(one, key.networks)]
+    if not networks or wider:
+        raise NotAllowed(
+            "This API key is bound to networks; a key that it makes or changes must be bound to "
+            f"{', '.join(key.networks)}, or to parts of them."
+        )

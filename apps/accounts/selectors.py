@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import Permission
-from django.db.models import Q, QuerySet
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from apps.accounts.callers import Caller, caller_of_person
 from apps.accounts.models import ApiKey, Membership, Plan, Team, User
@@ -18,6 +19,7 @@ from apps.accounts.tokens import (
     TokenVerifier,
     kept_private_pem,
     kept_public_pem,
+    keys_stamp,
     public_pem_of,
     public_pems_in,
 )
@@ -125,6 +127,15 @@ def actor_of_user(user: User) -> Actor:
     return Actor("user", str(user.pk), user.username)
 
 
+def permissions_named(names: Iterable[str]) -> QuerySet[Permission]:
+    """Return permissions by their names, such as `registry.download_artifact`."""
+    wanted = Q(pk__in=())
+    for name in names:
+        app, _, codename = name.partition(".")
+        wanted |= Q(content_type__app_label=app, codename=codename)
+    return Permission.objects.filter(wanted).select_related("content_type")
+
+
 def user_called(name: str) -> User | None:
     """Find a user by name or by email address (in any case)."""
     wanted = Q(email__iexact=name) if "@" in name else Q(username=name)
@@ -141,6 +152,16 @@ def teams_of(caller: Caller) -> QuerySet[Team]:
     return Team.objects.filter(pk__in=ids)
 
 
+def plans_with_use() -> QuerySet[Plan]:
+    """Return plans, and how many keys and people are on each."""
+    keys = ApiKey.objects.filter(plan=OuterRef("pk")).order_by().values("plan")
+    people = User.objects.filter(plan=OuterRef("pk")).order_by().values("plan")
+    return Plan.objects.annotate(
+        key_count=Coalesce(Subquery(keys.annotate(n=Count("pk")).values("n")), 0),
+        person_count=Coalesce(Subquery(people.annotate(n=Count("pk")).values("n")), 0),
+    )
+
+
 def members_of(team: Team) -> QuerySet[Membership]:
     """Return who is in a team."""
     return Membership.objects.filter(team=team).select_related("user")
@@ -150,16 +171,19 @@ def keys_of(caller: Caller, *, managed: Iterable[int]) -> QuerySet[ApiKey]:
     """Return a caller's own keys and those of the teams whose keys the caller manages."""
     mine = Q(owner_id=caller.user_id) | Q(team_id__in=list(managed))
     keys = ApiKey.objects.filter(mine, team__in=teams_of(caller))
-    return keys.select_related("team", "owner")
+    return keys.select_related("team", "owner", "plan")
 
 
 def key_state(key: ApiKey, now: datetime) -> str:
-    """Return a key's state as a word: active, expires soon, expired, revoked."""
+    """Return a key's state as a word: active, unused, expires soon, expired, revoked."""
     if key.revoked_at is not None:
         return "revoked"
     if key.expires_at <= now:
         return "expired"
-    return "expires soon" if key.expires_at <= now + EXPIRES_SOON else "active"
+    if key.expires_at <= now + EXPIRES_SOON:
+        return "expires soon"
+    # The warning goes when the key is used again.
+    return "active" if key.warned_at is None else "unused"
 
 
 def keys_in_state(keys: QuerySet[ApiKey], state: str, now: datetime) -> QuerySet[ApiKey]:
@@ -171,7 +195,8 @@ def keys_in_state(keys: QuerySet[ApiKey], state: str, now: datetime) -> QuerySet
         return living.filter(expires_at__lte=now)
     if state == "expires soon":
         return living.filter(expires_at__gt=now, expires_at__lte=now + EXPIRES_SOON)
-    return living.filter(expires_at__gt=now + EXPIRES_SOON)
+    lasting = living.filter(expires_at__gt=now + EXPIRES_SOON)
+    return lasting.filter(warned_at__isnull=state != "unused")
 
 
 def token_verifier() -> TokenVerifier:
@@ -182,13 +207,18 @@ def token_verifier() -> TokenVerifier:
         _key_folder(),
         settings.JWT_ISSUER,
         settings.JWT_AUDIENCE,
+        keys_stamp(_key_folder()),
     )
 
 
 def token_signer() -> TokenSigner:
     """Return what makes tokens; only processes where people sign in ask for it."""
     return _signer(
-        settings.JWT_PRIVATE_KEY, _key_folder(), settings.JWT_ISSUER, settings.JWT_AUDIENCE
+        settings.JWT_PRIVATE_KEY,
+        _key_folder(),
+        settings.JWT_ISSUER,
+        settings.JWT_AUDIENCE,
+        keys_stamp(_key_folder()),
     )
 
 
@@ -197,13 +227,18 @@ def _key_folder() -> Path:
 
 
 @lru_cache(maxsize=4)
-def _verifier(private: str, public: str, folder: Path, issuer: str, audience: str) -> TokenVerifier:
+def _verifier(
+    private: str, public: str, folder: Path, issuer: str, audience: str, _stamp: tuple[int, ...]
+) -> TokenVerifier:
     pems = public_pems_in(public)
     if private:
         pems += (public_pem_of(private),)
-    return TokenVerifier(pems or (kept_public_pem(folder),), issuer=issuer, audience=audience)
+    pems = pems or public_pems_in(kept_public_pem(folder))
+    return TokenVerifier(pems, issuer=issuer, audience=audience)
 
 
 @lru_cache(maxsize=4)
-def _signer(private: str, folder: Path, issuer: str, audience: str) -> TokenSigner:
+def _signer(
+    private: str, folder: Path, issuer: str, audience: str, _stamp: tuple[int, ...]
+) -> TokenSigner:
     return TokenSigner(private or kept_private_pem(folder), issuer=issuer, audience=audience)

@@ -175,7 +175,7 @@ def kept_private_pem(folder: Path) -> str:
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _keep(path, _new_private_pem())
+    _keep(path, new_private_pem())
     return path.read_text()
 
 
@@ -186,6 +186,16 @@ def kept_public_pem(folder: Path) -> str:
         return path.read_text()
     _keep(path, public_pem_of(kept_private_pem(folder)))
     return path.read_text()
+
+
+def keys_stamp(folder: Path) -> tuple[int, ...]:
+    """Return what differs as soon as a kept key was changed, for whoever remembers them."""
+    stamp: list[int] = []
+    for name in ("jwt.pem", "jwt.pub.pem"):
+        with contextlib.suppress(OSError):  # a process that only verifies may not see both
+            found = (folder / name).stat()
+            stamp += (found.st_ino, found.st_mtime_ns)
+    return tuple(stamp)
 
 
 def _keep(path: Path, text: str) -> None:
@@ -200,7 +210,7 @@ def _keep(path: Path, text: str) -> None:
         draft.unlink()
 
 
-def _new_private_pem() -> str:
+def new_private_pem() -> str:
     return (
         ec.generate_private_key(ec.SECP256R1())
         .private_bytes(

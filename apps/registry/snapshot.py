@@ -45,6 +45,7 @@ class Redaction(StrEnum):
 
     DROP = "drop"
     HASH = "hash"
+    MASK = "mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ class ModelSettings:
     Attributes:
         cache_seconds: How long an equal question gets the stored answer; 0 is off.
         sample_share: With ``record = sample``: part of the calls kept in full, 0 to 1.
-        redact: Input field name (or ``unit``) to what is done to it before the record.
+        redact: Name of an input, of a column or of an output, or ``unit``, or ``id`` (the
+            caller's own id), to what is done to it before the record.
         deadline_seconds: How long a caller waits at the most.
         required: Whether a serving process is ready only with a warm version of this endpoint.
     """

@@ -20,7 +20,8 @@ function withSecret(text, secret) {
 
 function watchModels(place) {
   const field = document.getElementById("id_model_names");
-  const team = document.getElementById("id_team");
+  // A key that is changed stays in its team.
+  const team = document.getElementById("id_team") || { value: place.dataset.team };
   const mark = () => {
     const names = namesIn(field.value);
     for (const chip of place.querySelectorAll("[data-model-name]")) {
@@ -42,7 +43,7 @@ function watchModels(place) {
     mark();
   });
   field.addEventListener("input", mark);
-  team.addEventListener("change", load);
+  if (team.addEventListener) team.addEventListener("change", load);
   load();
 }
 
@@ -72,7 +73,18 @@ function fillCurl(place) {
   });
 }
 
+/** Open and close dialogs by the buttons that name them. */
+function watchDialogs() {
+  document.addEventListener("click", (event) => {
+    const opener = event.target.closest("[data-opens]");
+    if (opener) document.getElementById(opener.dataset.opens).showModal();
+    const closer = event.target.closest("[data-closes]");
+    if (closer) document.getElementById(closer.dataset.closes).close();
+  });
+}
+
 if (typeof document !== "undefined") {
+  watchDialogs();
   const start = (id, watch) => {
     const place = document.getElementById(id);
     if (place) watch(place);

@@ -26,15 +26,18 @@ makes what the row needs (a model, a loaded engine); what it learns goes into ``
 Every caller's call is undone before the next one comes, so all meet the same world.
 """
 
+import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import orjson
 from django.db import transaction
 from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
 
 from apps.accounts.models import Team, User
 from apps.accounts.policies import ENVIRONMENTS, Scope
@@ -114,6 +117,23 @@ class Row:
         return b"" if body is None else orjson.dumps(body)
 
 
+def all_rows() -> list[Row]:
+    """Return the rows of every ``access_<app>.py``."""
+    files = sorted(Path(__file__).parent.glob("access_*.py"))
+    modules = [importlib.import_module(f"tests.contracts.{file.stem}") for file in files]
+    return [row for module in modules for row in module.ROWS]
+
+
+def patterns(resolver: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Return every address of the URLconf with its view, however deep it is included."""
+    for one in (resolver or get_resolver()).url_patterns:
+        route = prefix + str(one.pattern)
+        if isinstance(one, URLResolver):
+            yield from patterns(one, route)
+        elif isinstance(one, URLPattern):
+            yield route.removeprefix("^").rstrip("/"), one.callback
+
+
 def headers_of(caller: str, row: Row, world: World) -> Headers:
     """Return what a caller presents."""
     if caller == "nobody":
@@ -130,14 +150,15 @@ def headers_of(caller: str, row: Row, world: World) -> Headers:
 
 def status_of(caller: str, row: Row, world: World) -> int:
     """Make one call and undo it; return the status of its reply."""
-    send = row.send or _by_client
+    send = row.send or by_client
     with transaction.atomic():
         status = send(world, row, headers_of(caller, row, world))
         transaction.set_rollback(True)
     return status
 
 
-def _by_client(world: World, row: Row, headers: Headers) -> int:
+def by_client(world: World, row: Row, headers: Headers) -> int:
+    """Call a door of Django's."""
     reply = Client(raise_request_exception=False).generic(
         row.method,
         row.url(world),

@@ -11,6 +11,7 @@ from django.test import Client, override_settings
 from apps.inference import wiring
 from apps.inference.agent import Agent
 from apps.inference.node import Node
+from apps.registry.models import RegisteredModel
 from tests.contracts.access import Headers, Row, World
 from tests.factories.registry import make_model, make_release, make_version
 
@@ -20,6 +21,12 @@ EVERYBODY = "200 200 200 200 200 200 200 200"
 def released(world: World) -> None:
     """A model of the blue team that is live in production."""
     make_release(make_version(make_model("wine", team=world.blue)))
+
+
+def half_released(world: World) -> None:
+    """The same with a second version that serves nowhere."""
+    released(world)
+    make_version(RegisteredModel.objects.get(name="wine"))
 
 
 def through_a_node(world: World, row: Row, headers: Headers) -> int:
@@ -54,6 +61,19 @@ ROWS = [
         fill={"model": "wine"},
         body={"instances": [[1, 2, 3, 4]]},
         prepare=released,
+        send=through_a_node,
+    ),
+    # A version that is not released: for those who may try it. The key may read models and not
+    # predict, the bare one the other way round.
+    Row(
+        "POST",
+        "api/v1/predict/<str:model>",
+        "401 404 409 200 200 200 403 409",
+        scope="models:read",
+        fill={"model": "wine"},
+        body={"instances": [[1, 2, 3, 4]]},
+        query="?version=2",
+        prepare=half_released,
         send=through_a_node,
     ),
     *(

@@ -7,7 +7,7 @@ from django.test import override_settings
 from apps.accounts.policies import Scope
 from apps.registry.api.upload import upload
 from apps.registry.services import aliases, releases
-from tests.contracts.access import Headers, Row, World
+from tests.contracts.access import Headers, Row, World, by_client
 from tests.factories.registry import (
     SYSTEM,
     endpoint_of,
@@ -72,6 +72,12 @@ def _upload(world: World, row: Row, headers: Headers) -> int:
     return call(upload, row.url(world), body, headers=headers).status
 
 
+def _asking(world: World, row: Row, headers: Headers) -> int:
+    """Ask for a release where a second person approves."""
+    with override_settings(REQUIRE_APPROVAL=True):
+        return by_client(world, row, headers)
+
+
 def _move(name: str, prepare: Any) -> Row:
     return Row("POST", f"{VERSION}/{name}", WRITES, WRITE, WINE, {}, prepare=prepare)
 
@@ -106,7 +112,14 @@ ROWS = [
     ),
     Row("GET", f"{MODEL}/versions", READS, READ, WINE, prepare=wine),
     Row("GET", VERSION, READS, READ, WINE, prepare=wine),
-    Row("GET", f"{VERSION}/artifact", WRITES, READ, WINE, prepare=wine),
+    Row(
+        "GET",
+        f"{VERSION}/artifact",
+        "401 404 403 403 200 200 200 403",
+        READ,
+        WINE,
+        prepare=wine,
+    ),
     _move("deprecate", wine),
     _move("archive", free),
     _move("restore", deprecated),
@@ -133,6 +146,17 @@ ROWS = [
         RELEASE_BODY,
         query="?in=production",
         prepare=wine,
+    ),
+    Row(
+        "POST",
+        f"{ENDPOINT}/releases",
+        "401 404 403 202 202 202 202 403",
+        DEPLOY,
+        PRODUCTION,
+        RELEASE_BODY,
+        query="?with=approval",
+        prepare=wine,
+        send=_asking,
     ),
     Row(
         "POST",

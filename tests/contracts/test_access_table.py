@@ -1,34 +1,15 @@
 """The table of URL x method x caller: every address has a row, and every row is true."""
 
-import importlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.urls import URLPattern, URLResolver, get_resolver
 
-from tests.contracts.access import CALLERS, Row, World, status_of
+from tests.contracts.access import CALLERS, Row, World, all_rows, patterns, status_of
 
-GUARDED = ("api/", "v2", "health")
-
-
-def _rows() -> list[Row]:
-    files = sorted(Path(__file__).parent.glob("access_*.py"))
-    modules = [importlib.import_module(f"tests.contracts.{file.stem}") for file in files]
-    return [row for module in modules for row in module.ROWS]
+GUARDED = ("api/", "v2", "health", "metrics")
 
 
-ROWS = _rows()
-
-
-def _patterns(resolver: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for one in resolver.url_patterns:
-        route = prefix + str(one.pattern)
-        if isinstance(one, URLResolver):
-            yield from _patterns(one, route)
-        elif isinstance(one, URLPattern):
-            yield route.removeprefix("^").rstrip("/"), one.callback
+ROWS = all_rows()
 
 
 def _methods(callback: Any) -> set[str]:
@@ -45,7 +26,7 @@ def _methods(callback: Any) -> set[str]:
 def _addresses() -> set[tuple[str, str]]:
     found = {
         (method, route)
-        for route, callback in _patterns(get_resolver())
+        for route, callback in patterns()
         if route.startswith(GUARDED)
         for method in _methods(callback)
     }

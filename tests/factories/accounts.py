@@ -44,10 +44,18 @@ def make_key(
     kind: KeyKind = KeyKind.LIVE,
     models: Sequence[str] = (),
     environments: Sequence[str] = ("production",),
+    plan: str | None = "unlimited",
+    networks: Sequence[str] = (),
 ) -> tuple[ApiKey, str]:
-    """Return the key's row and its text."""
+    """Return the key's row and its text; without a plan the owner's, else none that limits."""
     wish = keys.KeyWish(
-        name="a key", scopes=scopes, kind=kind, models=models, environments=environments
+        name="a key",
+        scopes=scopes,
+        kind=kind,
+        models=models,
+        environments=environments,
+        plan=plan,
+        networks=networks,
     )
     return keys.issue_key(team, owner=owner, wish=wish, actor=SYSTEM)
 

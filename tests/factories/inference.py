@@ -64,7 +64,9 @@ def spooled(folder: Path, records: Iterable[PredictionRecord]) -> list[Predictio
 def prediction(*, ts: datetime | None = None, **given: Any) -> Prediction:
     """Return a stored prediction, without its counts."""
     plain = record(ts=ts)
-    fields = {name: getattr(plain, name) for name in PredictionRecord.__slots__}
+    # From where a call came is kept with the key, and not with the prediction.
+    names = set(PredictionRecord.__slots__) - {"address", "agent"}
+    fields = {name: getattr(plain, name) for name in names}
     at = EPOCH + timedelta(milliseconds=fields.pop("ts_ms"))
     texts = {"variant", "experiment", "unit", "key_id", "error", "client_id"}
     fields = {

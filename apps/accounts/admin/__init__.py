@@ -1,5 +1,5 @@
 """Screens of people, teams and keys."""
 
-from apps.accounts.admin import audit, keys, people, teams
+from apps.accounts.admin import audit, keys, people, plans, sign_ins, teams
 
-__all__ = ["audit", "keys", "people", "teams"]
+__all__ = ["audit", "keys", "people", "plans", "sign_ins", "teams"]

@@ -1,144 +1,49 @@
-"""The screens of API keys: make one and see it once, look at what it may do, revoke it."""
+"""The screens of API keys: make one and see it once, change, rotate and revoke it."""
 
-from datetime import datetime, time, timedelta
+from datetime import timedelta
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import action
-from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 from apps.accounts.admin import words as said
 from apps.accounts.admin.door import AccountsAdmin, caller_of_request, teams_where
 from apps.accounts.admin.filters import ChipsFilter, TeamFilter
+from apps.accounts.admin.key_forms import (
+    KeyEditForm,
+    KeyForm,
+    RevokeForm,
+    RevokeManyForm,
+    RotateForm,
+)
 from apps.accounts.callers import Caller
-from apps.accounts.keys import KeyKind
-from apps.accounts.models import ApiKey, User
-from apps.accounts.policies import PRODUCTION, Action, Scope, Thing, require, require_grantable
-from apps.accounts.selectors import actor_of, key_state, keys_in_state, keys_of, teams_of
-from apps.accounts.services import keys
+from apps.accounts.models import ApiKey, Plan, User
+from apps.accounts.policies import Action, Scope, Thing, require, require_held
+from apps.accounts.selectors import actor_of, key_state, keys_in_state, keys_of
+from apps.accounts.services import keys, unused_keys
 from apps.core import words
 from apps.core.errors import PlatformError
 from apps.core.models import Event
 
 HISTORY = 30
-LAST_SECOND = time(23, 59, 59)
-STATES = ("active", "expires soon", "expired", "revoked")
-# What a key's life is chosen from: days, or a date of one's own.
-LIVES = (("30", "30 days"), ("90", "90 days"), ("365", "1 year"), ("date", "Until a date"))
-
-
-class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for the type checker
-    """What a new key shall be; everything that can be wrong is said here."""
-
-    # Set for each request by ``KeyAdmin.get_form``.
-    caller: ClassVar[Caller]
-
-    kind = forms.ChoiceField(
-        choices=[(one.value, name) for one, (name, _) in said.KINDS.items()],
-        initial=KeyKind.LIVE.value,
-    )
-    scopes = forms.MultipleChoiceField(
-        choices=[(one.value, said.SCOPES[one][0]) for one in said.OFFERED],
-        initial=[Scope.PREDICT.value],
-    )
-    environments = forms.MultipleChoiceField(
-        choices=[(one, one) for one in said.SHOWN_ENVIRONMENTS], initial=[PRODUCTION]
-    )
-    model_names = forms.CharField(label="Models", required=False)
-    life = forms.ChoiceField(label="Expires", choices=LIVES, initial="365", required=False)
-    expires_on = forms.DateField(label="Date", required=False)
-
-    class Meta:
-        model = ApiKey
-        fields = ("name", "team", "kind", "scopes", "environments", "model_names")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        teams = teams_of(self.caller).filter(pk__in=teams_where(self.caller, Action.KEY_ISSUE))
-        self.fields["team"].queryset = teams.order_by("name")  # type: ignore[attr-defined]  # a choice of rows
-        if len(teams) == 1:
-            self.fields["team"].initial = teams[0].pk
-
-    @property
-    def scope_choices(self) -> list[tuple[str, str, str, bool]]:
-        """Scopes with their sentences, and which are chosen."""
-        chosen = self["scopes"].value() or ()
-        return [(one, *said.SCOPES[one], one in chosen) for one in said.OFFERED]
-
-    @property
-    def kind_choices(self) -> list[tuple[str, str, str, bool]]:
-        """Kinds with their sentences, and which is chosen."""
-        chosen = self["kind"].value()
-        return [(one, name, text, one == chosen) for one, (name, text) in said.KINDS.items()]
-
-    def clean_model_names(self) -> list[str]:
-        typed = str(self.cleaned_data["model_names"]).split(",")
-        return [word.strip() for word in typed if word.strip()]
-
-    def clean(self) -> dict[str, Any]:
-        form: dict[str, Any] = super().clean() or {}
-        if self.errors:
-            return form
-        form["expires_at"] = self._end(form)
-        self._check(lambda: keys.expiry(form["expires_at"]), "expires_on")
-        team_id = form["team"].pk
-        self._check(lambda: require(self.caller, Action.KEY_ISSUE, Thing(team_id)), "team")
-        self._check(lambda: self._grantable(form, team_id), None)
-        return form
-
-    def _grantable(self, form: dict[str, Any], team_id: int) -> None:
-        require_grantable(
-            self.caller,
-            team_id=team_id,
-            kind=KeyKind(form["kind"]),
-            scopes=form["scopes"],
-            models=form["model_names"],
-            environments=form["environments"],
-        )
-
-    def _end(self, form: dict[str, Any]) -> Any:
-        """The moment at which the key ends; on a date it is that day's last one."""
-        life = form["life"] or "365"
-        if life != "date":
-            return timezone.now() + timedelta(days=int(life))
-        day = form["expires_on"]
-        if day is None:
-            self.add_error("expires_on", "Choose the date on which the key shall end.")
-            return timezone.now() + keys.LIFE
-        return timezone.make_aware(datetime.combine(day, LAST_SECOND))
-
-    def _check(self, rule: Any, field: str | None) -> None:
-        """Let a rule speak at the field it is about; the pointer of a problem says which."""
-        try:
-            rule()
-        except PlatformError as error:
-            for one in error.problems:
-                name = one.pointer.split("/")[1] if one.pointer else ""
-                at = {"expires_at": "expires_on", "models": "model_names"}.get(name, name)
-                self.add_error(at if at in self.fields else field, one.detail)
-            if not error.problems:
-                self.add_error(field, error.message)
-
-
-class RevokeForm(BaseDialogForm):  # type: ignore[misc]  # unfold ships no types
-    form_before_template = "admin/accounts/apikey/revoke.html"
-    reason = forms.CharField(
-        max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Kept in the history."
-    )
-
-    def get_before_template_context(
-        self, request: HttpRequest, object_id: int | str | None = None
-    ) -> dict[str, Any]:
-        return {"key_id": object_id}
+STATES = ("active", "unused", "expires soon", "expired", "revoked")
+MOST_ADDRESSES = 20
 
 
 class WhoseFilter(ChipsFilter):
@@ -169,6 +74,17 @@ class StateFilter(ChipsFilter):
         return keys_in_state(queryset, chosen, timezone.now()) if chosen in STATES else queryset
 
 
+class PlanFilter(ChipsFilter):
+    title = "plan"
+    parameter_name = "plan"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(Plan.objects.order_by("title").values_list("name", "title"))
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
+        return queryset.filter(plan=self.value()) if self.value() else queryset
+
+
 class ReachFilter(ChipsFilter):
     title = "reaches"
     parameter_name = "environment"
@@ -184,13 +100,15 @@ class ReachFilter(ChipsFilter):
 
 @admin.register(ApiKey)
 class KeyAdmin(AccountsAdmin):
+    exported_as, export_team = "key.exported", "team_id"
     form = KeyForm
     change_list_template = "admin/accounts/list.html"
     list_after_template = "admin/accounts/apikey/cells.html"
     add_form_template = "admin/accounts/apikey/add.html"
     change_form_template = "admin/accounts/apikey/page.html"
-    list_display = ("key", "whose", "may", "reaches", "state", "used", "calls", "ends")
-    list_filter = (WhoseFilter, StateFilter, ReachFilter, TeamFilter)
+    list_display = ("key", "whose", "may", "on", "reaches", "state", "used", "calls", "ends")
+    list_filter = (WhoseFilter, StateFilter, PlanFilter, ReachFilter, TeamFilter)
+    actions = ("revoke_chosen",)
     list_filter_sheet = True
     search_fields = ("name", "id", "owner__username")
     search_help_text = "Name, key id or owner"
@@ -222,6 +140,10 @@ class KeyAdmin(AccountsAdmin):
     def may(self, key: ApiKey) -> str:
         return said.scope_words(key.scopes)
 
+    @admin.display(description="Plan")
+    def on(self, key: ApiKey) -> str:
+        return format_html('<span title="{}">{}</span>', said.plan_words(key.plan), key.plan.title)
+
     @admin.display(description="Models, environments")
     def reaches(self, key: ApiKey) -> str:
         return format_html(
@@ -236,7 +158,7 @@ class KeyAdmin(AccountsAdmin):
 
     @admin.display(description="Last used")
     def used(self, key: ApiKey) -> str:
-        return format_html('<span id="cell-key-used-{}" class="mp-nowrap">…</span>', key.pk)
+        return words.ago(key.last_used_at) if key.last_used_at else "never"
 
     @admin.display(description="Calls, 24 h")
     def calls(self, key: ApiKey) -> str:
@@ -250,6 +172,16 @@ class KeyAdmin(AccountsAdmin):
         caller = caller_of_request(request)
         return keys_of(caller, managed=teams_where(caller, Action.KEY_MANAGE))
 
+    def get_urls(self) -> list[Any]:
+        def guarded(view: Any) -> Any:
+            return self.admin_site.admin_view(view)
+
+        return [
+            path("<str:object_id>/edit/", guarded(self.edit), name="accounts_apikey_edit"),
+            path("<str:object_id>/rotate/", guarded(self.rotate), name="accounts_apikey_rotate"),
+            *super().get_urls(),
+        ]
+
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
     ) -> Any:
@@ -259,7 +191,7 @@ class KeyAdmin(AccountsAdmin):
         return type("KeyFormOfRequest", (form,), {"caller": caller_of_request(request)})
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("name",) if obj else (*KeyForm.Meta.fields, "life", "expires_on")
+        return ("name",) if obj else tuple(KeyForm.base_fields)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return self.get_fields(request, obj) if obj else ()
@@ -276,23 +208,18 @@ class KeyAdmin(AccountsAdmin):
     def has_revoke_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         """Ask for the key's own rule; unfold gives the id, or the row."""
         found = self.get_queryset(request).filter(pk=getattr(object_id, "pk", object_id))
+        if isinstance(object_id, str) and not found.exists():
+            raise Http404("There is no such key here.")
         return found.filter(revoked_at__isnull=True).exists()
 
     def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
-        return _page(found) if found else {"title": "Make key"}
+        return _facts(found, _caller(request)) if found else {"title": "Make key"}
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         made, text = keys.issue_key(
-            obj.team,
+            form.cleaned_data["team"],
             owner=User.objects.get(pk=caller_of_request(request).user_id),
-            wish=keys.KeyWish(
-                name=obj.name,
-                scopes=obj.scopes,
-                kind=KeyKind(obj.kind),
-                models=obj.model_names,
-                environments=obj.environments,
-                expires_at=form.cleaned_data["expires_at"],
-            ),
+            wish=form.wish(),
             actor=actor_of(caller_of_request(request)),
         )
         # The admin logs and shows the row it gave; it becomes the one that was made.
@@ -303,18 +230,74 @@ class KeyAdmin(AccountsAdmin):
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
         """Show the secret, once; it is nowhere else."""
+        text: str = request.issued_key  # type: ignore[attr-defined]  # set by save_model
+        return self._issued(request, obj, text)
+
+    def _issued(
+        self, request: HttpRequest, key: ApiKey, text: str, *, former: ApiKey | None = None
+    ) -> HttpResponse:
         context = {
-            **self.admin_site.each_context(request),
-            "title": f"The key {obj.name} is made",
-            "opts": self.opts,
-            "key": obj,
-            "text": request.issued_key,  # type: ignore[attr-defined]  # set by save_model
-            "scopes": said.scope_words(obj.scopes),
-            "models": said.reach_words(obj.model_names),
-            "may_predict": Scope.PREDICT.value in obj.scopes,
-            "done_url": reverse("admin:accounts_apikey_change", args=[obj.pk]),
+            "title": f"The key {key.name} is made",
+            "key": key,
+            "former": former,
+            "text": text,
+            "scopes": said.scope_words(key.scopes),
+            "models": said.reach_words(key.model_names),
+            "plan": said.plan_words(key.plan),
+            "networks": said.network_words(key.networks),
+            "may_predict": Scope.PREDICT.value in key.scopes,
+            "done_url": reverse("admin:accounts_apikey_change", args=[key.pk]),
         }
-        return TemplateResponse(request, "admin/accounts/apikey/issued.html", context)
+        return self._page(request, "admin/accounts/apikey/issued.html", context)
+
+    def _page(self, request: HttpRequest, template: str, said_here: dict[str, Any]) -> HttpResponse:
+        context = {**self.admin_site.each_context(request), "opts": self.opts, **said_here}
+        return TemplateResponse(request, template, context)
+
+    def edit(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Change what a key may do; its page says what came of it."""
+        key = self._held(request, object_id)
+        form_class = type("KeyEditFormOfRequest", (KeyEditForm,), {"caller": _caller(request)})
+        form = form_class(request.POST or None, instance=key)
+        if request.method == "POST" and form.is_valid():
+            return self._changed(request, key, form.change())
+        context = {"title": f"Change {key.name}", "form": form, "key": key}
+        return self._page(request, "admin/accounts/apikey/edit.html", context)
+
+    def _changed(self, request: HttpRequest, key: ApiKey, change: keys.KeyChange) -> HttpResponse:
+        try:
+            keys.change_key(key, change=change, actor=actor_of(_caller(request)))
+        except PlatformError as error:
+            self.message_user(request, error.message, messages.ERROR)
+        else:
+            self.message_user(
+                request, f"{key.name} is changed, everywhere within seconds.", messages.SUCCESS
+            )
+        return HttpResponseRedirect(reverse("admin:accounts_apikey_change", args=[key.pk]))
+
+    def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Make a key's successor and show its secret, once."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        key = self._held(request, object_id)
+        form = RotateForm(request.POST)
+        hours = int(form.cleaned_data["overlap"]) if form.is_valid() else None
+        overlap = keys.OVERLAP if hours is None else timedelta(hours=hours)
+        try:
+            made, text = keys.rotate_key(key, actor=actor_of(_caller(request)), overlap=overlap)
+        except PlatformError as error:
+            self.message_user(request, error.message, messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:accounts_apikey_change", args=[key.pk]))
+        return self._issued(request, made, text, former=key)
+
+    def _held(self, request: HttpRequest, key_id: str) -> ApiKey:
+        """Return a key that the one who looks may change; what is not theirs is not there."""
+        key = self.get_queryset(request).filter(pk=key_id).first()
+        if key is None:
+            raise Http404("There is no such key here.")
+        if not _may_change(_caller(request), key):
+            raise PermissionDenied
+        return key
 
     @action(  # type: ignore[untyped-decorator]  # unfold ships no types
         description="Revoke key",
@@ -334,15 +317,64 @@ class KeyAdmin(AccountsAdmin):
         url = reverse("admin:accounts_apikey_change", args=[key.pk])
         return HttpResponse(status=HTTPStatus.OK, headers={"HX-Redirect": url})
 
+    @admin.action(description="Revoke the chosen keys")
+    def revoke_chosen(
+        self, request: HttpRequest, queryset: QuerySet[ApiKey]
+    ) -> HttpResponse | None:
+        """Ask for one reason, then revoke each; who sees a key here may revoke it."""
+        living = queryset.filter(revoked_at__isnull=True)
+        form = RevokeManyForm(request.POST if "reason" in request.POST else None)
+        if not form.is_valid():
+            context = {
+                "title": "Revoke keys",
+                "form": form,
+                "keys": list(living),
+                "action": "revoke_chosen",
+            }
+            return self._page(request, "admin/accounts/apikey/revoke_many.html", context)
+        actor, reason = actor_of(_caller(request)), form.cleaned_data["reason"]
+        chosen = list(living)
+        for key in chosen:
+            keys.revoke_key(key, actor=actor, reason=reason)
+        self.message_user(request, f"{len(chosen)} keys are revoked.", messages.SUCCESS)
+        return None
 
-def _page(key: ApiKey) -> dict[str, Any]:
+
+def _caller(request: HttpRequest) -> Caller:
+    return caller_of_request(request)
+
+
+def _may_change(caller: Caller, key: ApiKey) -> bool:
+    own = key.owner_id == caller.user_id
+    try:
+        require(caller, Action.KEY_ISSUE if own else Action.KEY_MANAGE, Thing(key.team_id))
+        require_held(caller, owner_id=key.owner_id, owner_is_admin=key.owner.is_superuser)
+    except PlatformError:
+        return False
+    return True
+
+
+def _facts(key: ApiKey, caller: Caller) -> dict[str, Any]:
     """What the page of a key shows."""
+    now = timezone.now()
+    successor = ApiKey.objects.filter(replaces=key).first()
+    lives = key.revoked_at is None and key.expires_at > now
+    may_change = lives and _may_change(caller, key)
     events = Event.objects.filter(target_kind=ApiKey._meta.label_lower, target_id=key.pk)
     known = {scope.value: text for scope, text in said.SCOPES.items()}
     return {
         "key": key,
         "title": key.name,
-        "key_state": key_state(key, timezone.now()),
+        "key_state": key_state(key, now),
+        "is_unused": unused_keys.unused_keys(ApiKey.objects.filter(pk=key.pk), now).exists(),
+        "successor": successor,
+        "former": key.replaces,
+        "plan": said.plan_words(key.plan),
+        "networks": said.network_words(key.networks),
+        "addresses": key.addresses.order_by("-last")[:MOST_ADDRESSES],
+        "records_addresses": settings.RECORD_ADDRESSES,
+        "may_change": may_change,
+        "rotate_form": RotateForm() if may_change and successor is None else None,
         "scopes": [known.get(one, (one, "")) for one in key.scopes],
         "models": said.reach_words(key.model_names),
         "may_predict": Scope.PREDICT.value in key.scopes and key.revoked_at is None,

@@ -1,25 +1,35 @@
 """The screen of users."""
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group, Permission
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from django.views.decorators.http import require_POST
+from unfold.decorators import action
+from unfold.forms import AdminPasswordChangeForm, BaseDialogForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from apps.accounts.admin.door import AccountsAdmin, caller_of_request
 from apps.accounts.admin.filters import ChipsFilter
+from apps.accounts.admin.invitations import invite_page, revoke
+from apps.accounts.admin.plans import GivesPlan
 from apps.accounts.models import ApiKey, Membership, User
-from apps.accounts.policies import UPLOAD_CODE
-from apps.accounts.selectors import actor_of, key_state
-from apps.accounts.services import people
+from apps.accounts.policies import GRANTABLE, Action, Thing, may
+from apps.accounts.selectors import actor_of, key_state, permissions_named
+from apps.accounts.services import guards, invitations, mfa, people
 from apps.core import words
 from apps.core.admin import is_platform_admin
+from apps.core.errors import PlatformError
 from apps.core.models import Event
 
 if TYPE_CHECKING:
@@ -37,6 +47,24 @@ HISTORY = 30
 
 # What a role is to us, Django's groups are not.
 admin.site.unregister(Group)
+
+
+class UnlockForm(BaseDialogForm):  # type: ignore[misc]  # unfold ships no types
+    """Why somebody is let in again."""
+
+    reason = forms.CharField(
+        max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Kept in the history."
+    )
+
+
+class RemoveFactorsForm(BaseDialogForm):  # type: ignore[misc]  # unfold ships no types
+    """Why somebody's second factors go."""
+
+    reason = forms.CharField(
+        max_length=500,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="How you know that it is the person who asks. Kept in the history.",
+    )
 
 
 class StandingFilter(ChipsFilter):
@@ -62,7 +90,8 @@ class StandingFilter(ChipsFilter):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, AccountsAdmin):  # type: ignore[type-arg,misc]  # no types of its own
+class UserAdmin(DjangoUserAdmin, GivesPlan, AccountsAdmin):  # type: ignore[type-arg,misc]  # no types of its own
+    exported_as = "user.exported"
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -71,6 +100,8 @@ class UserAdmin(DjangoUserAdmin, AccountsAdmin):  # type: ignore[type-arg,misc] 
     list_display = ("person", "teams_and_roles", "standing", "may_use_admin", "seen")
     list_filter = (StandingFilter,)
     list_filter_sheet = True
+    actions_list = ("invite",)
+    actions_detail = ("give_plan", "unlock", "remove_factors")
     search_fields = ("username", "email", "first_name", "last_name")
     search_help_text = "Name or email address"
     ordering = ("username",)
@@ -127,6 +158,91 @@ class UserAdmin(DjangoUserAdmin, AccountsAdmin):  # type: ignore[type-arg,misc] 
     def seen(self, user: User) -> str:
         return words.ago(user.last_login) if user.last_login else "never"
 
+    def get_urls(self) -> list[Any]:
+        return [
+            path(
+                "invitations/<int:number>/revoke/",
+                self.admin_site.admin_view(require_POST(self.revoke_invitation)),
+                name="accounts_user_revoke_invitation",
+            ),
+            *super().get_urls(),
+        ]
+
+    def has_invite_permission(self, request: HttpRequest) -> bool:
+        may_invite = may(caller_of_request(request), Action.PERSON_INVITE, Thing())
+        return may_invite and invitations.is_on()
+
+    def has_unlock_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """Offer it to those who have this page, for somebody who is locked out."""
+        if not self.has_module_permission(request):
+            return False
+        found = User.objects.filter(pk=getattr(object_id, "pk", object_id)).first()
+        return found is not None and guards.locked_until(found) is not None
+
+    @action(  # type: ignore[untyped-decorator]  # unfold ships no types
+        description="Invite somebody", url_path="invite", permissions=["invite"]
+    )
+    def invite(self, request: HttpRequest) -> HttpResponse:
+        """Invite somebody who shall make an account, without a team."""
+        return invite_page(request, None)
+
+    def revoke_invitation(self, request: HttpRequest, number: int) -> HttpResponse:
+        """Take an invitation without a team back."""
+        if not may(caller_of_request(request), Action.PERSON_INVITE, Thing()):
+            raise PermissionDenied
+        try:
+            self.message_user(request, revoke(request, None, number), messages.SUCCESS)
+        except PlatformError as error:
+            self.message_user(request, error.message, messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:accounts_user_changelist"))
+
+    @action(  # type: ignore[untyped-decorator]  # unfold ships no types
+        description="Unlock",
+        permissions=["unlock"],
+        dialog={
+            "title": "Unlock",
+            "description": "The count of failed sign-ins is forgotten; the next try is taken.",
+            "form_class": UnlockForm,
+            "form_submit_text": "Unlock",
+        },
+    )
+    def unlock(self, request: HttpRequest, form: UnlockForm, object_id: str) -> HttpResponse:
+        user = User.objects.get(pk=object_id)
+        actor = actor_of(caller_of_request(request))
+        guards.unlock(user, actor=actor, reason=form.cleaned_data["reason"])
+        self.message_user(request, f"{user.username} may try again.", messages.SUCCESS)
+        url = reverse("admin:accounts_user_change", args=[user.pk])
+        return HttpResponse(status=HTTPStatus.OK, headers={"HX-Redirect": url})
+
+    def has_remove_factors_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """Offer it to those who have this page, for somebody who has a second factor."""
+        if not self.has_module_permission(request):
+            return False
+        found = User.objects.filter(pk=getattr(object_id, "pk", object_id)).first()
+        return found is not None and mfa.has_second_factor(found)
+
+    @action(  # type: ignore[untyped-decorator]  # unfold ships no types
+        description="Remove second factors",
+        url_path="remove-factors",
+        permissions=["remove_factors"],
+        dialog={
+            "title": "Remove second factors",
+            "description": "App, passkeys and recovery codes go, and the person is signed out "
+            "everywhere. The password alone opens the door until new ones are set up.",
+            "form_class": RemoveFactorsForm,
+            "form_submit_text": "Remove second factors",
+        },
+    )
+    def remove_factors(
+        self, request: HttpRequest, form: RemoveFactorsForm, object_id: str
+    ) -> HttpResponse:
+        user = User.objects.get(pk=object_id)
+        actor = actor_of(caller_of_request(request))
+        mfa.remove_all(user, actor=actor, reason=form.cleaned_data["reason"])
+        self.message_user(request, f"{user.username} has no second factor.", messages.SUCCESS)
+        url = reverse("admin:accounts_user_change", args=[user.pk])
+        return HttpResponse(status=HTTPStatus.OK, headers={"HX-Redirect": url})
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         rows: QuerySet[User] = super().get_queryset(request)
         memberships = Membership.objects.select_related("team").order_by("team__name")
@@ -144,6 +260,7 @@ class UserAdmin(DjangoUserAdmin, AccountsAdmin):  # type: ignore[type-arg,misc] 
         ).exclude(verb="user.refreshed")
         newest = ApiKey.objects.filter(owner=found).order_by("-created")[:SHOWN_KEYS]
         return {
+            "locked_until": guards.locked_until(found),
             "memberships": found.memberships.all(),
             "keys": [(key, key_state(key, timezone.now())) for key in newest],
             "events": events.order_by("-id")[:HISTORY],
@@ -159,12 +276,9 @@ class UserAdmin(DjangoUserAdmin, AccountsAdmin):  # type: ignore[type-arg,misc] 
     def formfield_for_manytomany(
         self, db_field: "ManyToManyField[Any, Any]", request: HttpRequest, **kwargs: Any
     ) -> "ModelMultipleChoiceField[Any] | None":
-        """Offer the one permission that is granted per person."""
+        """Offer the few permissions that are granted per person."""
         if db_field.name == "user_permissions":
-            app, codename = UPLOAD_CODE.split(".")
-            kwargs["queryset"] = Permission.objects.filter(
-                content_type__app_label=app, codename=codename
-            )
+            kwargs["queryset"] = permissions_named(GRANTABLE)
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def save_related(
@@ -201,7 +315,8 @@ def password_changed(user: User, request: HttpRequest) -> None:
 def change_own_password(request: HttpRequest) -> HttpResponse:
     """Django's page for one's own password; mounted over ``admin/password_change/``."""
     reply: HttpResponse = admin.site.password_change(request)
-    if request.method == "POST" and isinstance(reply, HttpResponseRedirect):
-        assert isinstance(request.user, User)
+    # Who is not signed in is on the way to the sign-in page, which is no change of password.
+    is_changed = request.method == "POST" and isinstance(reply, HttpResponseRedirect)
+    if is_changed and isinstance(request.user, User):
         password_changed(request.user, request)
     return reply

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST
 
 from apps.accounts.admin import words as said
 from apps.accounts.admin.door import AccountsAdmin, caller_of_request, teams_where
+from apps.accounts.admin.invitations import invite_page, revoke
 from apps.accounts.models import ApiKey, Membership, Team
 from apps.accounts.policies import Action, Thing, may
 from apps.accounts.selectors import (
@@ -23,7 +24,7 @@ from apps.accounts.selectors import (
     teams_of,
     user_called,
 )
-from apps.accounts.services import teams
+from apps.accounts.services import invitations, teams
 from apps.accounts.snapshot import Role
 from apps.core import sentences, words
 from apps.core.errors import NotFound, PlatformError
@@ -47,6 +48,7 @@ class MemberForm(RoleForm):
 
 @admin.register(Team)
 class TeamAdmin(AccountsAdmin):
+    exported_as, export_team = "team.exported", "pk"
     change_list_template = "admin/accounts/list.html"
     list_after_template = "admin/accounts/team/cells.html"
     change_form_template = "admin/accounts/team/page.html"
@@ -122,6 +124,12 @@ class TeamAdmin(AccountsAdmin):
                 guarded(require_POST(self.remove_member)),
                 name="accounts_team_remove_member",
             ),
+            path("<int:team>/invite/", guarded(self.invite), name="accounts_team_invite"),
+            path(
+                "<int:team>/invitations/<int:number>/revoke/",
+                guarded(require_POST(self.revoke_invitation)),
+                name="accounts_team_revoke_invitation",
+            ),
             *super().get_urls(),
         ]
 
@@ -193,6 +201,15 @@ class TeamAdmin(AccountsAdmin):
 
         return self._done(request, found, act)
 
+    def invite(self, request: HttpRequest, team: int) -> HttpResponse:
+        """Invite somebody who has no account yet."""
+        return invite_page(request, self._managed(request, team))
+
+    def revoke_invitation(self, request: HttpRequest, team: int, number: int) -> HttpResponse:
+        """Take an invitation back."""
+        found = self._managed(request, team)
+        return self._done(request, found, lambda: revoke(request, found, number))
+
     def _managed(self, request: HttpRequest, team: int) -> Team:
         found = teams_of(caller_of_request(request)).filter(pk=team).first()
         if found is None or not self.has_change_permission(request, found):
@@ -211,13 +228,17 @@ class TeamAdmin(AccountsAdmin):
         managed = teams_where(caller, Action.KEY_MANAGE)
         keys = keys_of(caller, managed=managed).filter(team=team).order_by("-created")
         now = timezone.now()
+        may_manage = may(caller, Action.TEAM_MANAGE, Thing(team.pk))
+        may_invite = may_manage and invitations.is_on()
         events = Event.objects.filter(team_id=team.pk).exclude(verb__in=sentences.QUIET)
         return {
             "team": team,
             "title": team.name,
             "members": members_of(team).order_by("user__username"),
             "roles": [(role.value, *text) for role, text in said.ROLES.items()],
-            "may_manage": may(caller, Action.TEAM_MANAGE, Thing(team.pk)),
+            "may_manage": may_manage,
+            "may_invite": may_invite,
+            "invitations": invitations.open_ones(team)[:50] if may_invite else [],
             "keys": [(key, key_state(key, now)) for key in keys[:SHOWN_KEYS]],
             "may_issue": may(caller, Action.KEY_ISSUE, Thing(team.pk)),
             "may_audit": may(caller, Action.AUDIT_READ, Thing(team.pk)),

@@ -1,5 +1,6 @@
 """DRF's skin over ``callers``: credentials in the headers, else the session of a browser."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.utils import timezone
@@ -8,10 +9,13 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
 from apps.accounts.callers import Caller, caller_of
+from apps.accounts.limits import credential_of
 from apps.accounts.models import User
 from apps.accounts.selectors import DatabaseDirectory, caller_of_user, token_verifier
+from apps.accounts.services import key_uses
+from apps.accounts.wiring import limiter
 from apps.core import context
-from apps.core.errors import NotAllowed, NotAuthenticated
+from apps.core.errors import NotAllowed, NotAuthenticated, PlatformError
 
 
 class CallerAuthentication(BaseAuthentication):
@@ -20,17 +24,17 @@ class CallerAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Any, Caller] | None:
         headers = {name.lower(): value for name, value in request.headers.items()}
         if "x-api-key" in headers or "authorization" in headers:
-            found = caller_of(
-                headers,
-                directory=DatabaseDirectory(),
-                verifier=token_verifier(),
-                now=timezone.now().timestamp(),
-                address=context.current().address,
-            )
+            found = _presented(headers)
+            if found.key is not None:
+                key_uses.note_door(
+                    found.key.id,
+                    address=context.current().address,
+                    agent=headers.get("user-agent", ""),
+                )
             return None, _noted(found)
         user = getattr(request._request, "user", None)  # noqa: SLF001 - DRF's name for Django's
         if isinstance(user, User) and user.is_active:
-            _require_csrf_token(request)
+            require_csrf_token(request)
             return user, _noted(caller_of_user(user))
         return None
 
@@ -51,13 +55,33 @@ def caller(request: Request) -> Caller:
     )
 
 
-def _noted(found: Caller) -> Caller:
-    """Name the caller in the access log: the key's id, never the key."""
-    context.note(user=found.username, key=found.key.id if found.key else None)
+def _presented(headers: Mapping[str, str]) -> Caller:
+    """Read the credential, unless this address presented too many bad ones."""
+    address = context.current().address
+    credential = credential_of(headers)
+    limiter().guard(address, credential)
+    try:
+        found = caller_of(
+            headers,
+            directory=DatabaseDirectory(),
+            verifier=token_verifier(),
+            now=timezone.now().timestamp(),
+            address=address,
+        )
+    except PlatformError:
+        limiter().note_refused(address, credential)
+        raise
+    limiter().note_good(credential)
     return found
 
 
-def _require_csrf_token(request: Request) -> None:
+def _noted(found: Caller) -> Caller:
+    """Name the caller in the access log: the key's id, never the key."""
+    context.note(user_id=found.user_id, key=found.key.id if found.key else None)
+    return found
+
+
+def require_csrf_token(request: Request) -> None:
     """Refuse an unsafe method that another site may have made the browser send."""
     try:
         SessionAuthentication().enforce_csrf(request)

@@ -6,6 +6,9 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from apps.accounts.api.authentication import caller
+from apps.accounts.wiring import limiter
+from apps.core import context
+from apps.core.errors import NotAuthenticated
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView
@@ -15,7 +18,13 @@ class DenyByDefault(BasePermission):
     """A known caller is the least; each view asks ``policies.require`` for its own action."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
-        caller(request)
+        try:
+            caller(request)
+        except NotAuthenticated:
+            address = context.current().address
+            limiter().guard(address)
+            limiter().note_refused(address)
+            raise
         return True
 
 

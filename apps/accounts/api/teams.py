@@ -12,6 +12,7 @@ from apps.accounts.api.serializers import (
     MemberSerializer,
     MemberWishSerializer,
     RoleSerializer,
+    TeamNameSerializer,
     TeamSerializer,
     TeamWishSerializer,
 )
@@ -67,6 +68,21 @@ class TeamView(APIView):
     )
     def get(self, request: Request, slug: str) -> Response:
         return Response(TeamSerializer(_team(caller(request), slug, Action.TEAM_READ)).data)
+
+    @extend_schema(
+        operation_id="rename_team",
+        summary="Call a team otherwise; its slug stays",
+        request=TeamNameSerializer,
+        responses={200: TeamSerializer, **problems(400, 401, 403, 404)},
+        tags=["teams"],
+    )
+    def patch(self, request: Request, slug: str) -> Response:
+        who = caller(request)
+        team = _team(who, slug, Action.TEAM_MANAGE)
+        form = TeamNameSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        teams.rename_team(team, name=form.validated_data["name"], actor=actor_of(who))
+        return Response(TeamSerializer(team).data)
 
 
 class MembersView(APIView):

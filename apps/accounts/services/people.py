@@ -4,13 +4,15 @@ Whoever changes what a user may do locks the user's row first: two changes at on
 other, and the later snapshot entry holds both.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
-from apps.accounts.models import User
+from apps.accounts.models import RefreshToken, User
 from apps.accounts.selectors import person_body
 from apps.accounts.snapshot import PERSON, person_to_json
 from apps.core import events, snapshot
@@ -19,12 +21,46 @@ from apps.core.events import Actor
 from apps.core.models import SnapshotEntry
 
 
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What else is known of a new user.
+
+    Attributes:
+        plan: What calls with a token may use up.
+        uses_pages: Whether the admin's pages open, as far as the roles in teams go.
+        how: How the sign-in came about, for the event: ``made``, ``registered``, ``invited``.
+    """
+
+    first_name: str = ""
+    last_name: str = ""
+    plan: str = "standard"
+    uses_pages: bool = False
+    how: str = "made"
+
+
+PLAIN = Profile()
+
+
 @transaction.atomic
 def create_user(
-    *, username: str, email: str, password: str | None, actor: Actor, is_admin: bool = False
+    *,
+    username: str,
+    email: str,
+    password: str | None,
+    actor: Actor,
+    is_admin: bool = False,
+    profile: Profile = PLAIN,
 ) -> User:
     """Make a user who may sign in, or an admin of the platform."""
-    user = User(username=username, email=email, is_staff=is_admin, is_superuser=is_admin)
+    user = User(
+        username=username,
+        email=email,
+        is_staff=is_admin or profile.uses_pages,
+        is_superuser=is_admin,
+        first_name=profile.first_name,
+        last_name=profile.last_name,
+        plan_id=profile.plan,
+    )
     _checked_password(user, password)
     user.set_password(password)
     try:
@@ -35,7 +71,7 @@ def create_user(
         raise Invalid("The user cannot be made like this.").at(_problems(error)) from error
     except IntegrityError as error:
         raise Conflict("Somebody has this name or email address already.") from error
-    events.record("user.created", actor=actor, target=user, is_admin=is_admin)
+    events.record("user.created", actor=actor, target=user, is_admin=is_admin, how=profile.how)
     publish(user)
     return user
 
@@ -55,27 +91,60 @@ def set_password(user: User, password: str, *, actor: Actor) -> None:
 @transaction.atomic
 def set_active(user: User, *, active: bool, actor: Actor, reason: str = "") -> None:
     """Let a user sign in, or no longer; keys and tokens of a disabled user are refused."""
+    lock_admins()
     lock(user)
-    user.is_active = active
+    before, user.is_active = user.is_active, active
     user.save(update_fields=["is_active"])
+    if user.is_superuser:
+        require_admin_left()
     end_tokens(user)
     verb = "user.enabled" if active else "user.disabled"
-    events.record(verb, actor=actor, target=user, reason=reason)
+    changed = events.changes({"is_active": before}, {"is_active": active})
+    events.record(verb, actor=actor, target=user, reason=reason, changes=changed)
     publish(user)
 
 
 @transaction.atomic
 def change_names(user: User, *, first_name: str, last_name: str, actor: Actor) -> None:
     """Change how a user is called."""
+    before = {"first_name": user.first_name, "last_name": user.last_name}
+    after = {"first_name": first_name, "last_name": last_name}
     user.first_name, user.last_name = first_name, last_name
     user.save(update_fields=["first_name", "last_name"])
-    events.record("user.renamed", actor=actor, target=user)
+    changed = events.changes(before, after)
+    events.record("user.renamed", actor=actor, target=user, changes=changed)
+
+
+@transaction.atomic
+def change_email(user: User, *, email: str, actor: Actor) -> None:
+    """Give a user another email address; signing in and mails go by it from now on."""
+    lock(user)
+    before = user.email
+    user.email = email
+    try:
+        user.full_clean(exclude=["password"])
+        with transaction.atomic():
+            user.save(update_fields=["email"])
+    except ValidationError as error:
+        raise Invalid("The email address was not changed.").at(_problems(error)) from error
+    except IntegrityError as error:
+        raise Conflict("Somebody has this email address already.") from error
+    if before != email:
+        events.record(
+            "user.email_changed",
+            actor=actor,
+            target=user,
+            changes=events.changes({"email": before}, {"email": email}),
+        )
 
 
 @transaction.atomic
 def standing_changed(user: User, *, actor: Actor, changed: list[str], created: bool) -> None:
     """Finish what the admin's form has saved: event, end of tokens, snapshot entry."""
     lock(user)
+    if not created and {"is_superuser", "is_active"} & set(changed):
+        lock_admins()
+        require_admin_left()
     if not created:
         end_tokens(user)
     verb = "user.created" if created else "user.changed"
@@ -88,10 +157,30 @@ def lock(user: User) -> None:
     User.objects.select_for_update().get(pk=user.pk)
 
 
+def lock_admins() -> None:
+    """Take the rows of all who run the platform: of two who leave at once, one comes later."""
+    admins = User.objects.select_for_update().filter(is_superuser=True, is_active=True)
+    list(admins.order_by("pk").values_list("pk"))
+
+
+def require_admin_left() -> None:
+    """Refuse a change after which nobody runs the platform. Admins' rows must be locked.
+
+    Raises:
+        Conflict: It took the last platform admin away.
+    """
+    if not User.objects.filter(is_superuser=True, is_active=True).exists():
+        raise Conflict(
+            "Nobody would run the platform any more. Make another person a platform admin first."
+        )
+
+
 def end_tokens(user: User) -> None:
     """Make every token that the user holds an old one. The row must be locked."""
     user.token_version = User.objects.values_list("token_version", flat=True).get(pk=user.pk) + 1
     user.save(update_fields=["token_version"])
+    living = RefreshToken.objects.filter(user=user, revoked_at__isnull=True)
+    living.update(revoked_at=timezone.now())
 
 
 def publish(user: User) -> None:

@@ -41,9 +41,15 @@ def open_team(team: Team, *, actor: Actor) -> None:
 @transaction.atomic
 def rename_team(team: Team, *, name: str, actor: Actor) -> None:
     """Change how a team is called; its slug stays."""
-    team.name = name
+    before, team.name = team.name, name
     team.save(update_fields=["name"])
-    events.record("team.renamed", actor=actor, target=team, team_id=team.pk)
+    events.record(
+        "team.renamed",
+        actor=actor,
+        target=team,
+        team_id=team.pk,
+        changes=events.changes({"name": before}, {"name": name}),
+    )
 
 
 @transaction.atomic
@@ -57,7 +63,7 @@ def add_member(team: Team, user: User, *, role: Role, actor: Actor) -> Membershi
         raise Conflict(
             f"`{user.username}` is in this team already. Change the role instead."
         ) from error
-    _record("member.added", member, actor=actor, role=role.value)
+    _record("member.added", member, actor=actor, after=role.value, role=role.value)
     people.publish(user)
     return member
 
@@ -74,7 +80,15 @@ def change_role(member: Membership, *, role: Role, actor: Actor) -> None:
     if before == role.value:
         return
     people.end_tokens(user)
-    _record("member.role_changed", member, actor=actor, role=role.value, before=before)
+    _record(
+        "member.role_changed",
+        member,
+        actor=actor,
+        was=before,
+        after=role.value,
+        role=role.value,
+        before=before,
+    )
     people.publish(user)
 
 
@@ -86,11 +100,19 @@ def remove_member(member: Membership, *, actor: Actor) -> None:
     if not Membership.objects.filter(pk=member.pk).delete()[0]:
         raise Conflict(f"`{user.username}` was taken out of the team meanwhile.")
     people.end_tokens(user)
-    _record("member.removed", member, actor=actor, role=member.role)
+    _record("member.removed", member, actor=actor, was=member.role, role=member.role)
     people.publish(user)
 
 
-def _record(verb: str, member: Membership, *, actor: Actor, **facts: str) -> None:
+def _record(
+    verb: str,
+    member: Membership,
+    *,
+    actor: Actor,
+    was: str | None = None,
+    after: str | None = None,
+    **facts: str,
+) -> None:
     user = member.user
     events.record(
         verb,
@@ -99,5 +121,6 @@ def _record(verb: str, member: Membership, *, actor: Actor, **facts: str) -> Non
         team_id=member.team_id,
         user_id=user.pk,
         username=user.username,
+        changes=events.changes({"role": was}, {"role": after}),
         **facts,
     )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import messages
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from unfold.decorators import action
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextareaWidget as TextareaWidget
@@ -75,9 +75,17 @@ class RegistryAdmin(PlatformAdmin):
         """Whether the caller may do this to the row; unfold hands a row or its id."""
         if row is None:
             return False
-        if not isinstance(row, Model):
-            row = self.get_queryset(request).filter(pk=row).first()
-        return row is not None and may(caller_of_request(request), action, self.thing_of(row))
+        found = self.visible(request, row)
+        return may(caller_of_request(request), action, self.thing_of(found))
+
+    def visible(self, request: HttpRequest, row: Any) -> Any:
+        """Return the row of an id that unfold hands; another team's is not there."""
+        if isinstance(row, Model):
+            return row
+        found = self.get_queryset(request).filter(pk=row).first()
+        if found is None:
+            raise Http404(f"There is no such {self.opts.verbose_name} here.")
+        return found
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active and request.user.is_staff)

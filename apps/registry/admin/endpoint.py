@@ -32,6 +32,7 @@ LIVE = Release.objects.filter(state=ReleaseState.LIVE)
 @admin.register(Endpoint)
 class EndpointAdmin(RegistryAdmin):
     team_path = "model__team"
+    exported_as, export_team = "endpoint.exported", "model.team_id"
     model_path = "model__"
     list_display = ("title", "environment", "serves", "since", "who", "requests")
     list_select_related = ("model",)
@@ -96,6 +97,7 @@ class EndpointAdmin(RegistryAdmin):
 @admin.register(Release)
 class ReleaseAdmin(RegistryAdmin):
     team_path = "endpoint__model__team"
+    exported_as, export_team = "release.exported", "endpoint.model.team_id"
     model_path = "endpoint__model__"
     list_display = ("title", "environment", "state_shown", "change", "asked_by", "why", "age")
     list_select_related = ("endpoint__model",)

@@ -22,6 +22,7 @@ from apps.registry.admin.door import ReasonForm, RegistryAdmin
 from apps.registry.admin.filters import InProductionFilter, NewestStateFilter
 from apps.registry.admin.model_page import SETTINGS as SETTINGS_TAB
 from apps.registry.admin.model_page import page_context
+from apps.registry.admin.redaction import RedactionWidget, fields_of
 from apps.registry.models import RegisteredModel
 from apps.registry.services import models
 from apps.registry.services.models import ModelChange
@@ -64,12 +65,12 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for 
             "some calls in full, the rest as digest.",
             "full_spool": "required: no answer without its record; best_effort: answer anyway "
             "and count what was not recorded.",
-            "redact": 'JSON object of input field to "drop" or "hash", applied before the '
-            'record is written: {"age": "hash"}.',
+            "redact": "Inputs, columns, outputs, the unit, and the caller's own id. A hash is "
+            "keyed, so that nobody can try values; a mask tells much where there are few values.",
         }
         widgets = {
             "description": UnfoldAdminTextareaWidget(attrs={"rows": 12}),
-            "redact": UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+            "redact": RedactionWidget(),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -79,6 +80,8 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for 
                 setattr(self.fields["team"].widget, f"can_{doing}_related", False)
         if self.instance.pk:
             self.initial["tags"] = ", ".join(self.instance.tags)
+        if "redact" in self.fields and self.instance.pk:
+            self.fields["redact"].widget.known = fields_of(self.instance)
 
     def clean_tags(self) -> list[str]:
         words = [word.strip() for word in str(self.cleaned_data["tags"]).split(",")]
@@ -131,6 +134,7 @@ CHANGED = (
 @admin.register(RegisteredModel)
 class ModelAdmin(RegistryAdmin):
     team_path = "team"
+    exported_as, export_team = "model.exported", "team_id"
     model_path = ""
     form = ModelForm
     list_display = ("name", "team", "production", "newest", "traffic", "tags_shown")

@@ -10,11 +10,12 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
-from apps.accounts.admin.door import caller_of_request
+from apps.accounts.admin.door import caller_of_request, teams_where
 from apps.accounts.callers import Caller
 from apps.accounts.models import Team
-from apps.accounts.policies import Action, Thing, may
+from apps.accounts.policies import Action, Thing, may, require
 from apps.accounts.selectors import actor_of, teams_of
+from apps.core.admin import ReasonActionForm
 from apps.core.words import ago, size_words, state_pill
 from apps.registry.admin import release_page
 from apps.registry.admin.door import RegistryAdmin, dialog
@@ -32,6 +33,7 @@ MOST_NAMES = 500
 @admin.register(ModelVersion)
 class VersionAdmin(RegistryAdmin):
     team_path = "model__team"
+    exported_as, export_team = "version.exported", "model.team_id"
     model_path = "model__"
     list_display = ("title", "state_shown", "format", "size_shown", "uploaded_by", "uploaded")
     list_select_related = ("model", "uploaded_by")
@@ -44,6 +46,8 @@ class VersionAdmin(RegistryAdmin):
     ordering = ("-id",)
     change_list_template = "admin/accounts/list.html"
     actions_detail = ("deprecate", "archive", "restore")
+    actions = ("deprecate_chosen", "archive_chosen")
+    action_form = ReasonActionForm
     change_form_template = "admin/registry/version.html"
     # The page says everything in its own words and order; there is no form.
     fields = readonly_fields = ("number",)
@@ -138,9 +142,7 @@ class VersionAdmin(RegistryAdmin):
     def _row(self, request: HttpRequest, row: Any) -> ModelVersion | None:
         if row is None:
             return None
-        found: ModelVersion | None = (
-            self.get_queryset(request).filter(pk=getattr(row, "pk", row)).first()
-        )
+        found: ModelVersion = self.visible(request, getattr(row, "pk", row))
         return found
 
     def has_release_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -185,6 +187,28 @@ class VersionAdmin(RegistryAdmin):
     )
     def restore(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         return self._moved(request, object_id, form, lifecycle.restore)
+
+    @admin.action(description="Deprecate versions")
+    def deprecate_chosen(self, request: HttpRequest, chosen: QuerySet[ModelVersion]) -> None:
+        self._move_each(request, chosen, lifecycle.deprecate, "deprecated")
+
+    @admin.action(description="Archive versions")
+    def archive_chosen(self, request: HttpRequest, chosen: QuerySet[ModelVersion]) -> None:
+        self._move_each(request, chosen, lifecycle.archive, "archived")
+
+    def _move_each(self, request: HttpRequest, chosen: Any, move: Any, done: str) -> None:
+        caller = caller_of_request(request)
+
+        def act(version: ModelVersion, reason: str) -> None:
+            require(caller, Action.VERSION_MOVE, self.thing_of(version))
+            move(version, actor=actor_of(caller), reason=reason)
+
+        self.act_on_each(request, chosen, act, done=done)
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Offer what a role may do somewhere; each row is asked about by itself."""
+        found: dict[str, Any] = super().get_actions(request)
+        return found if teams_where(caller_of_request(request), Action.VERSION_MOVE) else {}
 
     def _moved(self, request: HttpRequest, object_id: str, form: Any, move: Any) -> HttpResponse:
         version = self.get_queryset(request).get(pk=object_id)

@@ -97,7 +97,8 @@ class ModelChangeSerializer(StrictSerializer):
     redact = serializers.DictField(
         required=False,
         child=serializers.ChoiceField(choices=[one.value for one in Redaction]),
-        help_text="Input field (or `unit`) to what is done to it before the record.",
+        help_text="Input, column or output, or `unit`, or `id` (the caller's own), to what is done "
+        "to it before the record.",
     )
     deadline_seconds = serializers.FloatField(required=False)
 

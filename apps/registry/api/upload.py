@@ -29,8 +29,6 @@ from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
 from django.db import InterfaceError, OperationalError, connections
 from django.http import HttpRequest, HttpResponse
-from django.middleware.clickjacking import XFrameOptionsMiddleware
-from django.middleware.security import SecurityMiddleware
 from django.utils import timezone
 from rest_framework.authentication import CSRFCheck
 
@@ -43,6 +41,8 @@ from apps.accounts.selectors import (
     caller_of_user,
     token_verifier,
 )
+from apps.accounts.services import browsers, key_uses, mfa
+from apps.accounts.services.throttles import throttle_upload
 from apps.core import context, ids, storage
 from apps.core.addresses import client_address
 from apps.core.api.exceptions import platform_error_of, problem_of
@@ -55,7 +55,7 @@ from apps.core.errors import (
     TooLarge,
     Unavailable,
 )
-from apps.core.middleware import ACCESS, request_id_of
+from apps.core.middleware import ACCESS, finished, request_id_of
 from apps.registry import selectors
 from apps.registry.api.multipart import (
     FieldSent,
@@ -169,7 +169,8 @@ async def _answer(scope: Scope, headers: dict[str, str], body: "Body") -> HttpRe
         raise
     except Exception as error:  # noqa: BLE001 - this door has no Django handler above it
         reply = problem_of(_platform_error(error))
-    return _secured(request, reply)
+    request.path_info = scope["path"]  # also of a request that could not be read
+    return finished(request, reply)
 
 
 def _platform_error(error: Exception) -> PlatformError:
@@ -197,18 +198,6 @@ def _request(scope: Scope) -> ASGIRequest:
         return ASGIRequest({**scope, "headers": kept}, io.BytesIO())
     except UnicodeDecodeError as error:
         raise Invalid("The address of this request is not UTF-8.") from error
-
-
-def _secured(request: HttpRequest, reply: HttpResponse) -> HttpResponse:
-    """Add the headers that Django's own middleware would add."""
-
-    def nothing(_: HttpRequest) -> HttpResponse:
-        return reply
-
-    SecurityMiddleware(nothing).process_response(request, reply)
-    XFrameOptionsMiddleware(nothing).process_response(request, reply)
-    reply["Cache-Control"] = "no-store"
-    return reply
 
 
 async def _send(reply: HttpResponse, send: Send) -> None:
@@ -367,19 +356,25 @@ class _Upload:
                 now=timezone.now().timestamp(),
                 address=context.current().address,
             )
+            if who.key is not None:
+                agent = self.headers.get("user-agent", "")
+                key_uses.note_door(who.key.id, address=context.current().address, agent=agent)
         else:
+            mfa.require_enrolled(user)
             who = caller_of_user(user)
             self.needs_csrf = True
             if "x-csrftoken" in self.headers:
                 self._check_csrf()
-        context.note(user=who.username, key=who.key.id if who.key else None)
+        context.note(user_id=who.user_id, key=who.key.id if who.key else None)
+        throttle_upload(who.user_id)
         return who
 
     def _user_of_session(self) -> User | None:
         SessionMiddleware(_no_reply).process_request(self.request)
         AuthenticationMiddleware(_no_reply).process_request(self.request)
         user = self.request.user
-        return user if user.is_authenticated and user.is_active else None
+        is_over = browsers.end_of(self.request.session, timezone.now())
+        return user if user.is_authenticated and user.is_active and not is_over else None
 
     def _check_csrf(self) -> None:
         check = CSRFCheck(_no_reply)

@@ -161,6 +161,7 @@ class ArtifactView(APIView):
             team_id=version.model.team_id,
             role=role,
             sha256=artifact.sha256,
+            bytes=artifact.size,
         )
         return reply
 

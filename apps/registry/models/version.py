@@ -60,7 +60,8 @@ class RegisteredModel(models.Model):
     class Meta:
         verbose_name = "model"
         permissions = [
-            ("upload_code_bearing_model", "Can upload a model file that carries code (pickle)")
+            ("upload_code_bearing_model", "Can upload a model file that carries code (pickle)"),
+            ("download_artifact", "Can download the files of a version"),
         ]
         constraints = [
             models.CheckConstraint(

@@ -42,6 +42,9 @@ def set_alias(
         alias=name,
         version=version,
         was=before.version.number if before else None,
+        changes=events.changes(
+            {"version": before.version.number if before else None}, {"version": version}
+        ),
     )
     entries.put_endpoints(model)
     return alias
@@ -63,5 +66,6 @@ def remove_alias(alias: Alias, *, actor: Actor, reason: str = "") -> None:
         reason=reason,
         alias=name,
         version=number,
+        changes=events.changes({"version": number}, {}),
     )
     entries.put_endpoints(model)

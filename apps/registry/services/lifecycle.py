@@ -47,6 +47,7 @@ def move_version(
         model=version.model.name,
         number=version.number,
         was=here.value,
+        changes=events.changes({"state": here.value}, {"state": to.value}),
     )
 
 

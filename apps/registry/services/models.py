@@ -111,8 +111,7 @@ def change_model(
         target=model,
         team_id=model.team_id,
         reason=reason,
-        before=before,
-        after=after,
+        changes=events.changes(before, after),
     )
     entries.put_endpoints(model)
     return model
@@ -124,7 +123,14 @@ def delete_model(model: RegisteredModel, *, actor: Actor, reason: str = "") -> N
     model = locked(model)
     model.deleted_at = timezone.now()
     model.save(update_fields=["deleted_at"])
-    events.record("model.deleted", actor=actor, target=model, team_id=model.team_id, reason=reason)
+    events.record(
+        "model.deleted",
+        actor=actor,
+        target=model,
+        team_id=model.team_id,
+        reason=reason,
+        changes=events.changes({}, {"deleted_at": model.deleted_at}),
+    )
     entries.drop_model(model)
 
 

@@ -424,6 +424,13 @@ def _decide(
     release.refresh_from_db()
 
 
+def _arms_of(release: Release) -> list[dict[str, Any]]:
+    return [
+        {"version": arm.version, "role": arm.role.value, "share": round(arm.share, 9)}
+        for arm in release.typed_arms()
+    ]
+
+
 def _announce(
     release: Release, verb: str, actor: Actor, reason: str, replaces: Release | None
 ) -> None:
@@ -431,14 +438,15 @@ def _announce(
         "model": release.endpoint.model.name,
         "environment": release.endpoint.environment,
         "number": release.number,
-        "arms": [
-            {"version": arm.version, "role": arm.role.value, "share": round(arm.share, 9)}
-            for arm in release.typed_arms()
-        ],
+        "arms": _arms_of(release),
     }
     if replaces is not None:
         facts["replaces"] = replaces.number
         facts["replaced_versions"] = sorted(replaces.version_numbers)
+    if verb == "release.live":
+        before = {"release": replaces.number, "arms": _arms_of(replaces)} if replaces else {}
+        after = {"release": release.number, "arms": _arms_of(release)}
+        facts["changes"] = events.changes(before, after)
     if release.rolled_back_to is not None:
         facts["rolled_back_to"] = release.rolled_back_to.number
     if release.approver_name and verb == "release.live":

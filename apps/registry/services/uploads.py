@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from apps.registry.states import UNDER_WAY
 LOG = logging.getLogger(__name__)
 VALIDATE = "registry.validate_version"
 INCOMING = "incoming"
-ABANDONED = timedelta(hours=24)
 # Work that was lost altogether (not merely slow) is asked for again after this.
 FORGOTTEN = timedelta(minutes=10)
 MAX_FACTS_BYTES = 64 * 1024
@@ -261,38 +260,58 @@ def work_folder() -> Path:
 
 def sweep() -> int:
     """Remove what killed processes left, ask again for lost validations; return how many."""
-    return _sweep_store() + _sweep_disk() + _ask_again()
+    return remove_abandoned(settings.UPLOAD_RETENTION_DAYS).files + _ask_again()
 
 
-def _sweep_store() -> int:
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Files of uploads that were removed, or would be, with their size."""
+
+    files: int
+    bytes: int
+
+
+def remove_abandoned(days: int, *, dry_run: bool = False) -> Swept:
+    """Remove files older than that which no version needs: in the store, and on this machine."""
+    before = timezone.now() - timedelta(days=days)
+    sizes = [*_sweep_store(before, dry_run), *_sweep_disk(before.timestamp(), dry_run)]
+    return Swept(len(sizes), sum(sizes))
+
+
+def _sweep_store(before: datetime, dry_run: bool) -> list[int]:
     store = storage.artifacts()
     try:
         _, names = store.listdir(INCOMING)
     except FileNotFoundError:
-        return 0
+        return []
     keys = {f"{INCOMING}/{name}" for name in names}
     wanted = ModelVersion.objects.filter(state__in=UNDER_WAY, incoming_key__in=keys)
     keys -= set(wanted.values_list("incoming_key", flat=True))
-    before = timezone.now() - ABANDONED
-    removed = 0
+    sizes = []
     for key in keys:
         with contextlib.suppress(FileNotFoundError):  # judged or removed in the meantime
             if store.get_modified_time(key) < before:
-                LOG.warning("removing the abandoned upload %s", key)
-                store.delete(key)
-                removed += 1
-    return removed
+                sizes.append(store.size(key))
+                if not dry_run:
+                    LOG.warning("removing the abandoned upload %s", key)
+                    store.delete(key)
+    return sizes
 
 
-def _sweep_disk() -> int:
-    before = (timezone.now() - ABANDONED).timestamp()
-    removed = 0
+def _sweep_disk(before_epoch: float, dry_run: bool) -> list[int]:
+    sizes = []
     for path in (*temp_folder().iterdir(), *work_folder().iterdir()):
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < before:
-                _remove(path)
-                removed += 1
-    return removed
+            if path.stat().st_mtime < before_epoch:
+                sizes.append(_size_of(path))
+                if not dry_run:
+                    _remove(path)
+    return sizes
+
+
+def _size_of(path: Path) -> int:
+    files = (path, *path.rglob("*")) if path.is_dir() and not path.is_symlink() else (path,)
+    return sum(one.lstat().st_size for one in files if not one.is_dir())
 
 
 def _remove(path: Path) -> None:

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 import time_machine
+from django.test import Client
 from django.utils import timezone
 
 from apps.accounts.callers import Caller, MemoryDirectory, caller_of
@@ -75,9 +76,44 @@ def test_a_refresh_token_is_good_for_one_use(ada: User) -> None:
     first = sessions.sign_in("ada", PASSWORD)
     second = sessions.refresh(first.refresh)
     assert ask(second.access).user_id == ada.pk
+    sessions.refresh(second.refresh)
+
+
+def test_using_a_refresh_token_again_ends_all_of_its_sign_in_and_no_other(ada: User) -> None:
+    other = sessions.sign_in("ada", PASSWORD)
+    first = sessions.sign_in("ada", PASSWORD)
+    second = sessions.refresh(first.refresh)
     with pytest.raises(InvalidToken, match="used or revoked"):
         sessions.refresh(first.refresh)
-    sessions.refresh(second.refresh)
+    for pair in (first, second):
+        for door in (ask, ask_serving):
+            with pytest.raises(InvalidToken):
+                door(pair.access)
+    with pytest.raises(InvalidToken):
+        sessions.refresh(second.refresh)
+    assert ask(other.access).user_id == ask_serving(other.access).user_id == ada.pk
+    sessions.refresh(other.refresh)
+
+
+def test_a_token_that_was_used_twice_is_one_event_with_the_refusal_committed(ada: User) -> None:
+    first = sessions.sign_in("ada", PASSWORD)
+    sessions.refresh(first.refresh)
+    for _ in range(3):
+        reply = Client().post(
+            "/api/v1/auth/refresh", {"refresh": first.refresh}, content_type="application/json"
+        )
+        assert (reply.status_code, reply.json()["code"]) == (401, "invalid_token")
+    event = Event.objects.get(verb="user.token_reused")
+    assert (event.target_id, event.facts["ended"]) == (str(ada.pk), 2)
+
+
+def test_a_token_of_a_sign_in_that_was_ended_is_no_theft(ada: User) -> None:
+    first = sessions.sign_in("ada", PASSWORD)
+    second = sessions.refresh(first.refresh)
+    sessions.sign_out(second.refresh)
+    with pytest.raises(InvalidToken):
+        sessions.refresh(first.refresh)
+    assert not Event.objects.filter(verb="user.token_reused").exists()
 
 
 def test_an_access_token_cannot_be_refreshed(ada: User) -> None:

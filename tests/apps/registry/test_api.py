@@ -13,6 +13,8 @@ from django.test import AsyncRequestFactory, Client
 from pytest_django import Settings
 
 from apps.accounts.models import Team
+from apps.accounts.policies import DOWNLOAD
+from apps.accounts.selectors import permissions_named
 from apps.accounts.snapshot import Role
 from apps.core import storage
 from apps.core.models import Event
@@ -191,8 +193,30 @@ def test_downloading_gives_the_uploaded_bytes_as_an_attachment(
     assert reply["ETag"] == f'"{hashlib.sha256(tiny_onnx()).hexdigest()}"'
     event = Event.objects.get(verb="version.downloaded")
     assert (event.actor_name, event.facts["role"]) == ("mara", "original")
+    assert (event.facts["bytes"], event.address) == (len(tiny_onnx()), "127.0.0.1")
+    assert event.facts["sha256"] == hashlib.sha256(tiny_onnx()).hexdigest()
     metadata = api("GET", "/wine/versions/1/artifact?role=metadata")
     assert b'"sha256"' in b"".join(metadata.streaming_content)
+
+
+def test_the_download_is_written_before_its_first_byte(api: Api, wine: RegisteredModel) -> None:
+    reply = api("GET", "/wine/versions/1/artifact")
+    assert Event.objects.filter(verb="version.downloaded").count() == 1
+    assert b"".join(reply.streaming_content)
+
+
+def test_a_contributor_downloads_only_with_the_permission_and_a_viewer_never(
+    wine: RegisteredModel,
+) -> None:
+    path = "/api/v1/models/wine/versions/1/artifact"
+    carl = make_member(wine.team, Role.CONTRIBUTOR, "carl")
+    viv = make_member(wine.team, Role.VIEWER, "viv")
+    assert Client().get(path, headers=bearer(carl)).status_code == 403
+    for one in (carl, viv):
+        one.user_permissions.add(*permissions_named([DOWNLOAD]))
+    assert Client().get(path, headers=bearer(carl)).status_code == 200
+    assert Client().get(path, headers=bearer(viv)).status_code == 403
+    assert Event.objects.filter(verb="version.downloaded").count() == 1
 
 
 def test_below_asgi_a_download_is_streamed_and_not_gathered(

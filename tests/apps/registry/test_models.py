@@ -73,7 +73,8 @@ def test_a_change_of_the_rules_reaches_every_endpoint() -> None:
         assert body(environment).settings.cache_seconds == 60
         assert body(environment).settings.redact == {"age": "hash"}
     event = Event.objects.get(verb="model.changed")
-    assert event.facts["before"] == {"cache_seconds": 0, "record": "full", "redact": {}}
+    before = {name: old for name, (old, _) in event.facts["changes"].items()}
+    assert before == {"cache_seconds": 0, "record": "full", "redact": {}}
     assert event.reason == "privacy"
 
 

@@ -4,11 +4,14 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+import time_machine
+from django.core.cache import cache
 from django.test import Client
 from moto.server import ThreadedMotoServer
 from pytest_django import Settings
@@ -553,3 +556,30 @@ def test_the_about_of_an_upload_has_limits() -> None:
         uploads.check_about(About(params={"x": "y" * 70_000}))
     with pytest.raises(Invalid):
         uploads.check_about(About(metrics={"x": float("nan")}))
+
+
+# -- how often -------------------------------------------------------------------------------------
+
+
+def test_uploads_are_throttled_by_person_before_a_byte_is_read(
+    send: Send, files: Files, settings: Settings
+) -> None:
+    cache.clear()
+    settings.THROTTLE_UPLOAD = "1/d"
+    assert send(GOOD).status == 202
+    refused = send([HANG])
+    assert (refused.status, refused.json()["code"]) == (429, "too_many_requests")
+    assert int(refused.headers["retry-after"]) > 0
+    event = Event.objects.get(verb="user.throttled")
+    assert (event.facts["door"], event.facts["by"]) == ("upload", "person")
+    cache.clear()
+
+
+def test_a_browser_that_was_idle_too_long_uploads_nothing(team: Team, files: Files) -> None:
+    mara = make_member(team, Role.CONTRIBUTOR, "mara")
+    with time_machine.travel("2026-06-01T00:00:00Z", tick=False) as clock:
+        client = Client()
+        client.force_login(mara)
+        cookies = {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
+        clock.shift(timedelta(minutes=31))
+        assert call(door.upload, PATH, GOOD, headers=cookies).status == 401

@@ -4,11 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apps.inference.engine.redact import (
     RecordRules,
     hashed,
     keeps_whole,
+    masked,
+    recorded_client_id,
     recorded_inputs,
     recorded_outputs,
     recorded_unit,
@@ -164,3 +168,100 @@ def test_a_sample_is_drawn_by_the_id_with_the_models_share() -> None:
     assert share == pytest.approx(0.25, abs=0.02)
     assert keeps_whole(ModelSettings(), ids[0])
     assert not keeps_whole(ModelSettings(record=RecordMode.DIGEST), ids[0])
+
+
+# --- masks, outputs and the caller's id ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("marta@example.org", "ma***"),
+        ("Anna", "A***"),
+        ("Ann", "***"),
+        ("", "***"),
+        (41, None),
+        (True, None),
+        (None, None),
+        ([["marta@example.org"], [3.5]], [["ma***"], [None]]),
+    ],
+)
+def test_a_mask_keeps_the_form_and_hides_the_content(value: Any, shown: Any) -> None:
+    assert masked(value) == shown
+
+
+@given(st.text(max_size=40))
+def test_a_mask_shows_two_characters_at_most_and_never_more_than_a_quarter(text: str) -> None:
+    shown = masked(text).removesuffix("***")
+    assert text.startswith(shown)
+    assert len(shown) <= min(2, len(text) / 4)
+
+
+@pytest.mark.parametrize("how", list(Redaction))
+def test_a_unit_and_the_callers_own_id_follow_their_rules(how: Redaction) -> None:
+    settings = ModelSettings(redact={"unit": how, "id": how})
+    for kept_of in (recorded_unit, recorded_client_id):
+        assert kept_of(None, settings, RULES) is None
+        assert "patient" not in str(kept_of("patient-4711", settings, RULES))
+        assert kept_of("patient-4711", ModelSettings(), RULES) == "patient-4711"
+
+
+def outputs_kept(redact: dict[str, Redaction], *, whole: bool = True) -> Any:
+    signature = Signature(
+        FOUR_FLOATS.inputs,
+        (
+            TensorSpec("label", Dtype.STRING, (-1,)),
+            TensorSpec("s", Dtype.FLOAT32, (-1, 2), columns=("low", "high")),
+        ),
+    )
+    outputs = {"label": np.array(["secret"], dtype=object), "s": np.array([[777.0, 2.0]])}
+    return recorded_outputs(
+        outputs,
+        rules=RULES,
+        whole=whole,
+        settings=ModelSettings(redact=redact),
+        signature=signature,
+    )
+
+
+def test_an_output_and_a_column_of_one_may_be_hidden() -> None:
+    assert outputs_kept({"label": Redaction.MASK}) == {"s": [[777.0, 2.0]], "label": ["s***"]}
+    assert outputs_kept({"low": Redaction.DROP}) == {"label": ["secret"], "high": [2.0]}
+    for whole in (True, False):
+        hidden = {"label": Redaction.HASH, "low": Redaction.MASK}
+        assert "secret" not in repr(outputs_kept(hidden, whole=whole))
+        assert "777" not in repr(outputs_kept(hidden, whole=whole))
+
+
+def test_outputs_in_which_a_hidden_field_may_stand_unnamed_are_not_kept() -> None:
+    outputs = {"scores": np.array([[777.0, 2.0]])}
+    signature = Signature(FOUR_FLOATS.inputs, (TensorSpec("scores", Dtype.FLOAT32, (-1, 2)),))
+    settings = ModelSettings(redact={"risk": Redaction.DROP})
+    kept_of = recorded_outputs(
+        outputs, rules=RULES, whole=True, settings=settings, signature=signature
+    )
+    assert kept_of is None
+
+
+TEXTS = st.text(alphabet="SECRTX", min_size=6, max_size=12).map(lambda text: f"SECRET{text}")
+
+
+@given(rows=st.lists(st.tuples(st.integers(0, 99), TEXTS), min_size=1, max_size=5), data=st.data())
+def test_no_form_of_a_question_brings_a_hidden_text_into_the_record(
+    rows: list[tuple[int, str]], data: st.DataObject
+) -> None:
+    how = data.draw(st.sampled_from(list(Redaction)))
+    whole = data.draw(st.booleans())
+    forms: list[Inputs] = [
+        RowInputs([{"age": age, "name": name} for age, name in rows]),
+        RowInputs([[age, name] for age, name in rows]),
+        ColumnInputs({"age": [age for age, _ in rows], "name": [[name] for _, name in rows]}),
+        TensorInputs(
+            {
+                "age": np.array([age for age, _ in rows]),
+                "name": np.array([[name] for _, name in rows], dtype=object),
+            }
+        ),
+    ]
+    for inputs in forms:
+        assert "SECRET" not in repr(kept(inputs, PERSON, whole=whole, name=how))

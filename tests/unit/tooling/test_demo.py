@@ -114,12 +114,25 @@ def test_a_refusal_is_told_in_the_platforms_own_words(
     answers: tuple[Platform, type[Answers]],
 ) -> None:
     platform, server = answers
+    server.replies["GET /api/v1/plans/demo"] = (200, {"name": "demo"})
     server.replies["POST /api/v1/keys"] = (
         400,
         {"detail": "Some fields are wrong.", "errors": [{"pointer": "/team", "detail": "None."}]},
     )
     with pytest.raises(DemoError, match=r"make a key: Some fields.*/team: None.*asked-1"):
         platform.make_key("demo")
+
+
+def test_the_demos_key_is_on_a_plan_of_its_own_that_is_made_once(
+    answers: tuple[Platform, type[Answers]],
+) -> None:
+    platform, server = answers
+    server.replies["POST /api/v1/plans"] = (201, {"name": "demo"})
+    server.replies["POST /api/v1/keys"] = (201, {"key": "text"})
+    assert platform.make_key("demo") == "text"
+    server.replies["GET /api/v1/plans/demo"] = (200, {"name": "demo"})
+    del server.replies["POST /api/v1/plans"]
+    assert platform.make_key("demo") == "text"
 
 
 def test_a_rejected_version_ends_the_demo_with_its_reason(

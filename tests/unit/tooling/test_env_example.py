@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-READERS = {"text", "integer", "integers", "number", "switch", "words", "secret"}
+READERS = {
+    "choice",
+    "integer",
+    "integers",
+    "number",
+    "rate",
+    "secret",
+    "switch",
+    "text",
+    "words",
+}
 # Read where they are used, because Django itself gives them their names and meaning.
 BOOTSTRAP = ROOT / "apps" / "accounts" / "management" / "commands" / "bootstrap.py"
 

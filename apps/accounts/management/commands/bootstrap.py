@@ -10,7 +10,7 @@ from django.db import transaction
 
 from apps.accounts.models import Team, User
 from apps.accounts.selectors import user_called
-from apps.accounts.services import people, plans, sessions, teams
+from apps.accounts.services import keys, people, plans, sessions, teams
 from apps.core.errors import PlatformError
 from apps.core.events import Actor
 
@@ -46,15 +46,20 @@ class Command(BaseCommand):
         self.stdout.write(_json_line(done) if json else _text(done))
 
 
-@transaction.atomic
 def bootstrap() -> Bootstrapped:
-    """Make what is missing."""
-    done = _admin()
-    if not Team.objects.filter(slug=DEMO_TEAM).exists():
-        teams.create_team(slug=DEMO_TEAM, name="Demo", actor=Actor.operator())
-    # `createsuperuser` and `changepassword` are Django's and tell serving nothing.
-    people.publish_stale()
+    """Make what is missing, and tell serving what it does not know.
+
+    Each in a transaction of its own: like everybody else, it takes rows before serving's clock.
+    """
+    with transaction.atomic():
+        done = _admin()
+        if not Team.objects.filter(slug=DEMO_TEAM).exists():
+            teams.create_team(slug=DEMO_TEAM, name="Demo", actor=Actor.operator())
     plans.publish_stale()
+    # `createsuperuser` and `changepassword` are Django's and tell serving nothing; an older writer
+    # knew no plans.
+    people.publish_stale()
+    keys.publish_stale()
     return done
 
 

@@ -1,0 +1,1 @@
+"""Pages of accounts that are no screens of a table."""
