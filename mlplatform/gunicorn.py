@@ -39,9 +39,12 @@ proc_name = "mlplatform"
 
 def post_worker_init(worker: Any) -> None:
     """Build this worker's engine, wait for its models, and hear of the end in time."""
-    from apps.inference import wiring  # noqa: PLC0415 - needs Django, which the worker has set up
+    from django.conf import settings  # noqa: PLC0415 - the worker has set Django up by now
 
-    wiring.start(WARM_SECONDS)
+    from apps.inference import wiring  # noqa: PLC0415 - as above
+
+    if settings.SERVES:
+        wiring.start(WARM_SECONDS)
 
     def drain() -> None:
         # Not ready from now on; the server itself finishes what is in flight.

@@ -26,6 +26,7 @@ from apps.core import work
 from apps.core.events import Actor
 from apps.core.models import Event
 from apps.inference.models import PredictionRejected
+from apps.inference.services import erasure
 from apps.monitoring.models import Notification
 from apps.registry.models import Release
 from apps.registry.services import aliases, lifecycle, releases
@@ -99,6 +100,9 @@ def settle(world: World) -> World:
         "work": work.enqueue("registry.validate_version", subject=version, version_id=version.pk),
         "rejected": PredictionRejected.objects.create(
             sha256="0" * 64, error="it was no JSON", payload=b"{}", at=timezone.now()
+        ),
+        "erasure": erasure.ask_erasure(
+            "u-7", team_id=world.blue.pk, reason="blue asked for it", actor=Actor.system()
         ),
         "member": Membership.objects.get(user=people["viewer"], team=world.blue),
         "notification": Notification.objects.create(

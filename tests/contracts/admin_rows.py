@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+
 from apps.accounts.services import guards, invitations
 from apps.accounts.snapshot import Role
 from apps.core.events import Actor
@@ -43,6 +45,13 @@ def _locked_out(world: World) -> dict[str, Any]:
     viewer = world.users["viewer"]
     for _ in range(5):
         guards.failed(viewer.username, viewer)
+    return {"object_id": viewer.pk}
+
+
+def _with_factors(world: World) -> dict[str, Any]:
+    """Return a filler with somebody who has a second factor."""
+    viewer = world.users["viewer"]
+    TOTP.activate(viewer, generate_totp_secret())
     return {"object_id": viewer.pk}
 
 
@@ -201,6 +210,14 @@ ROWS: list[Row] = [
     ),
     Row("GET", "admin/accounts/user/<path:object_id>/unlock/", OPERATORS, _locked_out),
     Row("POST", "admin/accounts/user/<path:object_id>/unlock/", OPERATORS, _locked_out, BECAUSE),
+    Row("GET", "admin/accounts/user/<path:object_id>/remove-factors/", OPERATORS, _with_factors),
+    Row(
+        "POST",
+        "admin/accounts/user/<path:object_id>/remove-factors/",
+        OPERATORS,
+        _with_factors,
+        BECAUSE,
+    ),
     Row("GET", "admin/me/", ALL),
     Row("POST", "admin/me/", ALL),
     *_post("admin/me/end-others/", "in 302 302 302 302 302", {}, {}),
@@ -375,6 +392,37 @@ ROWS: list[Row] = [
         view=OPERATORS,
         add=NEVER,
         change=NEVER,
+    ),
+    *screen(
+        "inference/erasure",
+        _thing("erasure"),
+        everything="in 200 403 403 200 200",
+        view="in 404 403 403 200 200",
+        add="in 200 403 403 200 200",
+        change=UNSEEN,
+        listed={"/inference/erasure/{erasure}/": "maintainer admin"},
+        marks={"blue asked for it": "maintainer admin"},
+    ),
+    Row(
+        "GET",
+        "admin/inference/erasure/add/",
+        "in 200 403 403 200 200",
+        query="?of=teams",
+        marks={">Blue</option>": "maintainer admin", ">All teams</option>": "admin"},
+    ),
+    Row(
+        "POST",
+        "admin/inference/erasure/add/",
+        "in 200 403 403 302 302",
+        form=lambda world: {"unit": "u-1", "team": world.blue.pk, **BECAUSE},
+        query="?of=blue",
+    ),
+    Row(
+        "POST",
+        "admin/inference/erasure/add/",
+        "in 200 403 403 200 302",
+        form={"unit": "u-1", "team": "", **BECAUSE},
+        query="?of=all",
     ),
     *_get(f"{PARTS}/rollout/<str:model>/<str:environment>/<int:number>/", MEMBERS, WINE),
     Row(

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -51,7 +52,12 @@ def live(request: HttpRequest) -> HttpResponse:
 
 @_read_only
 def ready(request: HttpRequest) -> HttpResponse:
-    """GET /health and /health/ready: the process may get traffic, or the word for why not."""
+    """GET /health and /health/ready: the process may get traffic, or the word for why not.
+
+    One whose role is not to serve waits for no model, and loads none to say so.
+    """
+    if not settings.SERVES:
+        return _word(State.READY.value, HTTPStatus.OK)
     state = wiring.serving().follower.state()
     is_ready = state is State.READY
     return _word(state.value, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)

@@ -1,6 +1,7 @@
 """Health: one word, from memory; the rest for dashboards only."""
 
 import time
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -9,6 +10,11 @@ from apps.accounts.snapshot import Role
 from apps.inference import wiring
 from apps.inference.node import AgentReport
 from tests.factories.serving import ServingNode, answering, primary
+
+
+@pytest.fixture(autouse=True)
+def serves(settings: Any) -> None:
+    settings.SERVES = True
 
 
 def word(path: str) -> tuple[int, str]:
@@ -49,6 +55,16 @@ def test_a_model_that_is_not_required_keeps_nobody_waiting(node: ServingNode) ->
     node.version(1, with_file=False)
     node.endpoint(answering(primary(1)))
     assert word("/health") == (200, "ready")
+
+
+def test_a_process_of_another_role_waits_for_no_model_and_loads_none(
+    node: ServingNode, settings: Any
+) -> None:
+    settings.SERVES = False
+    node.version(1, with_file=False)
+    node.endpoint(answering(primary(1)), required=True)
+    assert word("/health") == (200, "ready")
+    assert wiring._serving is None
 
 
 def test_a_draining_process_wants_no_more_traffic_but_lives(node: ServingNode) -> None:

@@ -18,6 +18,7 @@ from apps.core.errors import Invalid, NotFound
 from apps.core.events import Actor
 from apps.inference import journal_db, traffic, windows
 from apps.inference.models import PredictionSpan
+from apps.inference.services import purge
 from apps.inference.traffic import Scope
 from tests.factories.accounts import make_key, make_member, make_team, make_user
 from tests.factories.inference import record, spooled

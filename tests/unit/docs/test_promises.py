@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from django.utils.module_loading import import_string
 
+from apps.accounts.services.plans import FIRST_PLANS, TRIAL
 from apps.core.headers import headers_for
 from mlplatform.settings import base
 
@@ -38,6 +39,11 @@ def test_a_call_has_100_rows_and_10_megabytes_and_a_file_5_gigabytes() -> None:
     assert (base.MAX_ROWS, base.MAX_PREDICT_BYTES) == (100, 10 * 2**20)
     assert base.MAX_IMAGE_PREDICT_BYTES == 14 * 2**20
     assert base.MAX_ARTIFACT_BYTES == 5 * 2**30
+
+
+def test_a_trial_is_100_requests_and_10_predictions_a_minute() -> None:
+    trial = next(one for one in FIRST_PLANS if one.name == TRIAL)
+    assert (trial.requests_per_minute, trial.rows_per_minute) == (100, 10)
 
 
 def test_predictions_are_kept_for_90_days() -> None:

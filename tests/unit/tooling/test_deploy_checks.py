@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,19 @@ WRONG = {
 }
 
 
+ROLES = ("web", "serving", "worker")
+
+
 def check(role: str, folder: Path, **more: str) -> Any:
+    line = ("manage.py", "check", "--deploy", "--fail-level", "WARNING")
+    return run(line, role, folder, **more)
+
+
+def run(line: Sequence[str], role: str, folder: Path, **more: str) -> Any:
+    """Run Python as a role of a production installation; ``more`` is its environment besides."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return subprocess.run(
-        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
+        [sys.executable, *line],
         cwd=ROOT,
         env={
             **kept,
@@ -51,11 +61,19 @@ def check(role: str, folder: Path, **more: str) -> Any:
     )
 
 
-@pytest.mark.parametrize("role", ["web", "serving", "worker"])
+@pytest.mark.parametrize("role", ROLES)
 def test_a_production_installation_is_silent(role: str, tmp_path: Path) -> None:
     found = check(role, tmp_path)
     assert found.returncode == 0, found.stderr
     assert "no issues" in found.stdout
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_production_waits_for_a_second_person_in_every_role(role: str, tmp_path: Path) -> None:
+    """Whichever process makes a release, none of them has a default of its own for this."""
+    line = ("-c", "from django.conf import settings; print(settings.REQUIRE_APPROVAL)")
+    found = run(line, role, tmp_path)
+    assert found.stdout == "True\n", found.stderr
 
 
 def test_all_that_is_wrong_is_named_with_its_variable(tmp_path: Path) -> None:
