@@ -26,6 +26,8 @@ MINUTE, DAY = 60, 86_400
 # Limits above these are leased: a process takes a hundredth at a time and spends it by itself.
 LEASED_ABOVE = {MINUTE: 600, DAY: 100_000}
 BLOCKS = 100
+# A thread may be so late at the turn of a window; beyond that the clock was set back.
+TURN_SECONDS = 5
 # Callers that a process remembers; beyond it those whose windows are over leave first.
 MOST_REMEMBERED = 50_000
 
@@ -495,7 +497,7 @@ class Limiter:
             return known
         window = limit.window(now)
         fresh = _Known(window, limit.ends(window - 1), limit.ends(window))
-        if known is not None and known.window > window:
+        if known is not None and 0 < known.begins - now < TURN_SECONDS:
             return fresh  # a thread whose clock was read just before the turn
         if len(self._known) >= MOST_REMEMBERED:
             self._forget(now)

@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -58,6 +58,7 @@ class Anchor:
         scheme: How ``mac`` was made; it covers everything else.
         kept: After a restore from a backup: the last link that an anchor before knows as well.
             What earlier anchors saw behind it is lost, and said to be. Else -1.
+        days: How long events were kept then; a purge that removed younger ones was none of ours.
     """
 
     number: int
@@ -70,6 +71,7 @@ class Anchor:
     scheme: str
     mac: str = ""
     kept: int = -1
+    days: int = 0
 
     def spelled(self) -> bytes:
         """Return the bytes that are stored."""
@@ -107,6 +109,7 @@ class Anchored:
     Attributes:
         hashes: Hash of the chain by the numbers of its links, as anchored.
         times: When those anchors were written.
+        rules: Time of each anchor, and for how many days events were kept then.
         faults: What is wrong with the anchors themselves, in words.
         newest: The last one, or None.
         lost: What was lost by restores that somebody told of, in words.
@@ -114,6 +117,7 @@ class Anchored:
 
     hashes: dict[int, str]
     times: dict[int, datetime]
+    rules: tuple[tuple[datetime, int], ...]
     faults: tuple[str, ...]
     newest: Anchor | None
     lost: tuple[str, ...] = ()
@@ -164,7 +168,12 @@ def read() -> Anchored:
         reading.take(found)
     faults = (*reading.faults, *reading.shorter, *_unlike_notes(reading.digests, notes))
     return Anchored(
-        reading.hashes, reading.times, faults[:MOST_FAULTS], reading.newest, tuple(reading.lost)
+        hashes=reading.hashes,
+        times=reading.times,
+        rules=tuple(reading.rules),
+        faults=faults[:MOST_FAULTS],
+        newest=reading.newest,
+        lost=tuple(reading.lost),
     )
 
 
@@ -174,6 +183,7 @@ class _Reading:
 
     hashes: dict[int, str] = field(default_factory=dict)
     times: dict[int, datetime] = field(default_factory=dict)
+    rules: list[tuple[datetime, int]] = field(default_factory=list)
     digests: dict[int, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     # Faults that a restore explains, once somebody tells of it.
@@ -198,7 +208,9 @@ class _Reading:
             self.shorter += _shorter(anchor, self.newest)
         self.digests[anchor.number] = hashlib.sha256(found.content or b"").hexdigest()
         self.hashes.setdefault(anchor.seq, anchor.hash)
-        self.times.setdefault(anchor.seq, datetime.fromisoformat(anchor.at))
+        at = datetime.fromisoformat(anchor.at)
+        self.times.setdefault(anchor.seq, at)
+        self.rules.append((at, anchor.days))
         self.newest = anchor
 
     def _restart(self, anchor: Anchor) -> None:
@@ -277,6 +289,7 @@ def _next(head: EventSeal, now: datetime, kept: int) -> Anchor:
         previous=former.digest if former else GENESIS,
         scheme=scheme(),
         kept=kept,
+        days=settings.AUDIT_RETENTION_DAYS,
     )
     return replace(anchor, mac=anchor.sign())
 
@@ -308,12 +321,14 @@ def _learn(store: Store, number: int) -> None:
 
 
 def _parsed(found: Found) -> Anchor | None:
+    """Read an anchor; whoever may write to the place may have put anything there."""
     try:
         anchor = Anchor(**orjson.loads(found.content or b""))
-        datetime.fromisoformat(anchor.at)
+        is_whole = all(type(getattr(anchor, one.name)) is one.type for one in fields(anchor))
+        is_known = is_whole and datetime.fromisoformat(anchor.at).tzinfo is not None
     except (ValueError, TypeError):
         return None
-    return anchor if anchor.number == found.number and isinstance(anchor.seq, int) else None
+    return anchor if is_known and anchor.number == found.number else None
 
 
 def _misfits(anchor: Anchor, before: Anchor | None, digests: dict[int, str]) -> Iterator[str]:
@@ -477,4 +492,4 @@ def _named_outages(number: int) -> Iterator[None]:
 def _number_of(name: str) -> int:
     """Read the number in a name; 0 for what is none of ours."""
     stem = name.removesuffix(".json")
-    return int(stem) if len(stem) == 10 and stem.isdecimal() else 0
+    return int(stem) if len(stem) == 10 and stem.isascii() and stem.isdecimal() else 0

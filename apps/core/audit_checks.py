@@ -34,7 +34,8 @@ def audit_is_out_of_reach(**_: Any) -> list[CheckMessage]:
     if connection.vendor == "postgresql" and _owns():
         found.append(
             Warning(
-                "The application's role owns the audit tables, so it could rewrite them.",
+                "The application's role owns the audit tables or their schema, so it could rewrite "
+                "or drop them.",
                 hint="Give it a role of its own: `manage.py database_roles --app-role NAME`.",
                 id="core.W003",
             )
@@ -43,9 +44,7 @@ def audit_is_out_of_reach(**_: Any) -> list[CheckMessage]:
 
 
 def _owns() -> bool:
-    if settings.MIGRATE_DATABASE_URL and settings.MIGRATE_DATABASE_URL == settings.DATABASE_URL:
-        return False  # this very command runs as the owner
     try:
-        return roles.owns_the_record()
+        return roles.owns_the_record() or roles.could_drop_the_record()
     except DatabaseError:  # a check of settings must not need the database
         return False

@@ -24,6 +24,8 @@ from apps.core.models import AuditPurge, Event, EventSeal
 _AT_ONCE = 1000
 # An unsealed event older than this says that the sealer does not run.
 LATE = timedelta(minutes=5)
+# Nobody walked the chain for so long: the nightly verification does not run, or does not end.
+UNWALKED = timedelta(days=2)
 PURGED, VERIFIED, BROKEN, ALARM = "audit.purged", "audit.verified", "audit.broken", "audit.alarm"
 # The chain as a subject of work and events: the seal that is before its first.
 CHAIN_KIND, CHAIN_ID = "core.eventseal", 0
@@ -134,7 +136,7 @@ def _report(walk: _Walk, tombs: Sequence[AuditPurge], anchored: Anchored | None)
         anchored=newest.seq if newest else None,
         anchored_at=datetime.fromisoformat(newest.at) if newest else None,
         lost=anchored.lost if anchored else (),
-        alarms=(*_late_anchor(newest, anchored), *_late_tail(facts["oldest"])),
+        alarms=(*_late_anchor(newest, anchored), *_late_tail(facts["oldest"]), *_unguarded()),
     )
 
 
@@ -143,7 +145,7 @@ def alarms() -> tuple[str, ...]:
     note = anchors.newest_note()
     stale = (_stale_words(note.at if note else None),) if anchors.is_stale(note) else ()
     oldest = Event.objects.filter(seal__isnull=True).aggregate(oldest=models.Min("at"))["oldest"]
-    return (*stale, *_late_tail(oldest))
+    return (*stale, *_late_tail(oldest), *_late_walk(), *_unguarded())
 
 
 def _late_anchor(newest: anchors.Anchor | None, anchored: Anchored | None) -> Iterator[str]:
@@ -167,6 +169,22 @@ def _late_tail(oldest: datetime | None) -> Iterator[str]:
         yield f"Events wait for their seal since {oldest:%Y-%m-%d %H:%M} UTC."
 
 
+def _unguarded() -> Iterator[str]:
+    if missing := write_once.missing():
+        yield (
+            f"Nothing refuses changes of {', '.join(missing)}: somebody removed the triggers. "
+            "`manage.py migrate` makes them again."
+        )
+
+
+def _late_walk() -> Iterator[str]:
+    walks = Event.objects.filter(verb__in=(VERIFIED, BROKEN)).order_by("-id")
+    begun = EventSeal.objects.order_by("seq").values_list("sealed_at", flat=True)
+    since = walks.values_list("at", flat=True).first() or begun.first()
+    if since is not None and timezone.now() - since > UNWALKED:
+        yield f"The chain was not verified as a whole since {since:%Y-%m-%d %H:%M} UTC."
+
+
 # -- the walk ----------------------------------------------------------------------------------
 
 
@@ -176,7 +194,7 @@ def _pass_tombstones(walk: _Walk, tombs: Sequence[AuditPurge], known: Mapping[in
     for tomb in tombs:
         if tomb.from_seq != walk.seq + 1 or tomb.prev_hash != walk.head:
             walk.broken = Break(tomb.from_seq, f"The tombstone of {_range(tomb)} fits nowhere.")
-        elif tomb.digest != tombstone_digest(tomb, former):
+        elif tomb.digest != tombstone_digest(tomb, former) or tomb.count != _length(tomb):
             walk.broken = Break(tomb.from_seq, f"The tombstone of {_range(tomb)} was altered.")
         elif known.get(tomb.to_seq, tomb.last_hash) != tomb.last_hash:
             walk.broken = Break(tomb.to_seq, f"The tombstone of {_range(tomb)} is forged.")
@@ -290,7 +308,10 @@ def _untold(walk: _Walk, tombs: Sequence[AuditPurge]) -> Break | None:
 def _too_young(tombs: Sequence[AuditPurge], anchored: Anchored | None) -> Break | None:
     """An anchor knows when a link existed at the latest; what was young then may not be gone."""
     for tomb in tombs:
-        longest = tomb.purged_at - timedelta(days=1)
+        if tomb.purged_at > timezone.now() + LATE:
+            what = f"The tombstone of {_range(tomb)} is forged: its day has not come."
+            return Break(tomb.from_seq, what)
+        longest = tomb.purged_at - _kept_at(tomb.purged_at, anchored)
         for seq, at in anchored.times.items() if anchored else ():
             if tomb.from_seq <= seq <= tomb.to_seq and at > longest:
                 what = f"The tombstone of {_range(tomb)} is forged: an anchor saw {seq} at {at}."
@@ -298,8 +319,18 @@ def _too_young(tombs: Sequence[AuditPurge], anchored: Anchored | None) -> Break 
     return None
 
 
+def _kept_at(at: datetime, anchored: Anchored | None) -> timedelta:
+    """Return for how long events were kept at a time, as the anchor before it says."""
+    rules = [days for since, days in anchored.rules if since <= at] if anchored else []
+    return timedelta(days=max([1, *rules[-1:]]))
+
+
 def _range(tomb: AuditPurge) -> str:
     return f"{tomb.from_seq} to {tomb.to_seq}"
+
+
+def _length(tomb: AuditPurge) -> int:
+    return tomb.to_seq - tomb.from_seq + 1
 
 
 def count_purgeable(older_than: timedelta) -> int:
@@ -333,22 +364,36 @@ def purge_events(older_than: timedelta, *, actor: Actor, most: int = 5000) -> Pu
             f"Events are kept for {least.days} days (MLP_AUDIT_RETENTION_DAYS). Name that or more."
         )
     _require_owner()
+    if not _has_old(older_than):
+        return PurgedEvents(0, 0, None)
+    anchored = anchors.read() if anchors.is_on() else None
+    now = timezone.now()
+    before = now - max(older_than, _kept_at(now, anchored))
     with write_once.suspended():
         _lock()
-        return _purge(timezone.now() - older_than, actor, most)
+        return _purge(before, anchored, actor, most)
 
 
-def _purge(before: datetime, actor: Actor, most: int) -> PurgedEvents:
+def _has_old(age: timedelta) -> bool:
+    """Whether the oldest sealed event is past its time; one behind a younger one stays."""
+    first = EventSeal.objects.order_by("seq").values_list("event__at", flat=True).first()
+    return first is not None and first < timezone.now() - age
+
+
+def _purge(before: datetime, anchored: Anchored | None, actor: Actor, most: int) -> PurgedEvents:
+    known, times = (anchored.hashes, anchored.times) if anchored else ({}, {})
     former = AuditPurge.objects.order_by("-to_seq").first()
     walk = _Walk(former.to_seq, former.last_hash) if former else _Walk()
     first, spine = walk.seq + 1, hashlib.sha256()
     going: list[int] = []
     prev, newest = walk.head, None
     for seal, event in _links(walk.seq):
-        broken = _fault(seal, event, walk)
+        broken = _fault(seal, event, walk) or _unlike_anchor(seal, walk, known)
         if broken:
             raise Conflict(f"The chain breaks at {broken.seq}, so nothing is removed.")
         if event is None or event.at >= before or len(going) >= most:
+            break
+        if times.get(seal.seq, event.at) >= before:  # nobody could tell that it was not younger
             break
         spine.update(seal.hash.encode())
         going.append(event.pk)
@@ -357,7 +402,7 @@ def _purge(before: datetime, actor: Actor, most: int) -> PurgedEvents:
         walk.keyed = walk.keyed or seal.scheme not in ("", PLAIN)
     if not going or newest is None:
         return PurgedEvents(0, walk.seq, None)
-    _require_anchor(walk.seq)
+    _require_anchor(walk.seq, anchored)
     tomb = AuditPurge(
         from_seq=first,
         to_seq=walk.seq,
@@ -394,11 +439,10 @@ def _remove(ids: Sequence[int]) -> None:
         Event.objects.filter(pk__in=some).delete()
 
 
-def _require_anchor(seq: int) -> None:
-    if not anchors.is_on():
+def _require_anchor(seq: int, anchored: Anchored | None) -> None:
+    if anchored is None:
         return
-    newest = anchors.read().newest
-    if newest is None or newest.seq < seq:
+    if anchored.newest is None or anchored.newest.seq < seq:
         raise Conflict(
             "No anchor covers what would be removed. Run `manage.py anchor_audit` first."
         )
@@ -431,6 +475,8 @@ def record_verdict(report: ChainReport, *, actor: Actor) -> Event:
     }
     if report.alarms:
         facts["alarms"] = list(report.alarms)
+    if report.lost:
+        facts["lost"] = list(report.lost)
     broken = report.first_break
     if broken is not None:
         facts |= {"broken_at": broken.seq, "what": broken.what, "event": broken.event_id}
@@ -476,14 +522,11 @@ def anchor_after_restore(reason: str, *, actor: Actor) -> Event | None:
 @transaction.atomic
 def record_alarm(found: Sequence[str]) -> Event | None:
     """Write an alarm down, unless the same was told within the last day."""
+    what = " ".join(found)
     last = Event.objects.filter(verb=ALARM).order_by("-id").first()
-    again = last is not None and last.facts.get("kinds") == len(found)
-    if again and last is not None and timezone.now() - last.at < timedelta(days=1):
+    is_same = last is not None and last.facts.get("what") == what
+    if is_same and last is not None and timezone.now() - last.at < timedelta(days=1):
         return None
     return events.record(
-        ALARM,
-        actor=Actor.system(),
-        target=EventSeal(seq=CHAIN_ID),
-        what=" ".join(found),
-        kinds=len(found),
+        ALARM, actor=Actor.system(), target=EventSeal(seq=CHAIN_ID), what=what, kinds=len(found)
     )

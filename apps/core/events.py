@@ -38,7 +38,7 @@ _LARGEST = 2**63
 _DEEPEST = 50
 _SECRET = re.compile(
     r"passw|secret|token|webhook|credential|authori[sz]ation|cookie|private|signature_key"
-    r"|(?:api|hmac|signing|key)_?(?:key|text)|^otp|recovery_code|database_url|broker_url|redis_url",
+    r"|(?:access|api|hmac|signing|key)_?(?:key|text)|^otp|recovery_code|database_url|broker_url|redis_url",
     re.IGNORECASE,
 )
 _UNSEALABLE = re.compile("[\x00\ud800-\udfff]")
@@ -145,7 +145,11 @@ def _kept(name: str, value: Any, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise ValueError(f"The fact `{name}` of an event is nested too deeply to be sealed.")
     if isinstance(value, Mapping):
-        return {_text(str(key)): _kept(str(key), one, depth + 1) for key, one in value.items()}
+        # What stands inside a secret is one, whatever it is called there.
+        within = name if is_secret(name) else ""
+        return {
+            _text(str(key)): _kept(within or str(key), one, depth + 1) for key, one in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_kept(name, one, depth + 1) for one in value]
     if isinstance(value, str):

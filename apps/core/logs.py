@@ -55,6 +55,12 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def error_words(error: BaseException) -> str:
+    """Name an error for a log line; its text stands there only if it speaks of this machine."""
+    name = type(error).__qualname__
+    return f"{name}: {error}" if isinstance(error, _OF_THE_MACHINE) else name
+
+
 class ContextFilter(logging.Filter):
     """Adds the request id to each record."""
 
@@ -110,8 +116,7 @@ def _told(error: BaseException, seen: set[int]) -> Iterator[str]:
         yield from _told(before, seen)
         yield "\nThis led to:\n\n"
     yield from traceback.format_tb(error.__traceback__)
-    name = type(error).__qualname__
-    yield f"{name}: {error}\n" if isinstance(error, _OF_THE_MACHINE) else f"{name}\n"
+    yield f"{error_words(error)}\n"
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from _told(one, seen)

@@ -26,6 +26,10 @@ _IS_MINE = """
 SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class
 WHERE oid = to_regclass('core_event')
 """
+# Who owns a schema may drop every table in it, whosever that is.
+_OWNS_SCHEMA = """
+SELECT pg_has_role({}, nspowner, 'USAGE') FROM pg_namespace WHERE nspname = current_schema()
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,14 @@ def owns_the_record() -> bool:
     return bool(row and row[0])
 
 
+def could_drop_the_record() -> bool:
+    """Whether the role of this connection could remove the audit record with all its triggers."""
+    if connection.vendor != "postgresql":
+        return True
+    with connection.cursor() as cursor:
+        return bool(_value(cursor, _OWNS_SCHEMA.format("current_user")))
+
+
 @transaction.atomic
 def separate(app_role: str) -> tuple[str, ...]:
     """Take the tables over from the application's role and grant it what it needs.
@@ -59,7 +71,7 @@ def separate(app_role: str) -> tuple[str, ...]:
     Raises:
         Invalid: This is no PostgreSQL, or the role is this one or may do everything anyway.
         NotFound: There is no such role, or no table yet.
-        Conflict: The role owns the database, or this one may not act for it.
+        Conflict: The role owns the database or the schema, or this one may not act for it.
     """
     if connection.vendor != "postgresql":
         raise Invalid("Only PostgreSQL has roles; on SQLite whoever has the file has it all.")
@@ -101,6 +113,11 @@ def _checked(cursor: Any, app_role: str) -> str:
         raise Conflict(
             f"{app_role} owns the database, and with it the schema. As a superuser: "
             f"ALTER DATABASE ... OWNER TO {me}"
+        )
+    if _value(cursor, _OWNS_SCHEMA.format("%s"), app_role):
+        raise Conflict(
+            f"{app_role} owns the schema and can drop what is in it. As a superuser: "
+            f"ALTER SCHEMA ... OWNER TO {me}"
         )
     return str(me)
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Min
+from django.db.models import Count, Min, Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.core import anchors, work
 from apps.core.chain import BROKEN, CHAIN_ID, CHAIN_KIND, VERIFIED
 from apps.core.events import LOOK_BACK, head
-from apps.core.models import AuditAnchor, Event
+from apps.core.models import AuditAnchor, Event, EventSeal
 from apps.core.work import Progress
 
 # The sealer runs every second; a tail that is older than this says that it does not.
@@ -23,7 +24,7 @@ class ChainStatus:
     Attributes:
         sealed: Events in the chain.
         head: Hash of its last link.
-        unsealed: Events of the last hour that no link covers yet.
+        unsealed: Events of the last hour, or behind the last link, that no link covers yet.
         oldest_unsealed: When the first of them was written.
         last: The event of the newest whole verification, or None.
         run: The newest run of the verification, or None.
@@ -64,8 +65,12 @@ class ChainStatus:
 def chain_status() -> ChainStatus:
     """Return the head of the chain, its unsealed tail, and the last verification."""
     sealed, last = head()
-    fresh = Event.objects.filter(at__gte=timezone.now() - LOOK_BACK, seal__isnull=True)
-    tail = fresh.aggregate(count=Count("id"), oldest=Min("at"))
+    # Behind the last link: what piles up while no sealer runs grows older than the look back.
+    newest = EventSeal.objects.order_by("-seq").values("event_id")[:1]
+    fresh = Q(at__gte=timezone.now() - LOOK_BACK) | Q(pk__gt=Coalesce(newest, 0))
+    tail = Event.objects.filter(fresh, seal__isnull=True).aggregate(
+        count=Count("id"), oldest=Min("at")
+    )
     checks = Event.objects.filter(target_kind=CHAIN_KIND, verb__in=(VERIFIED, BROKEN))
     note = anchors.newest_note() if anchors.is_on() else None
     return ChainStatus(

@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from apps.accounts.admin.door import caller_of_request, teams_where
+from apps.accounts.admin.door import caller_of_request, teams_here
 from apps.accounts.admin.filters import ChipsFilter, TextFilter
 from apps.accounts.models import ApiKey, User
 from apps.accounts.policies import ENVIRONMENTS, Action, Thing, may, require
@@ -418,11 +418,16 @@ class ErasureAdmin(PlatformAdmin):
 
     def get_form(self, request: HttpRequest, obj: Any = None, **given: Any) -> Any:
         made = super().get_form(request, obj, **given)
+        is_admin = caller_of_request(request).sees_all
         teams = teams_of(caller_of_request(request)).filter(pk__in=_erasable(request))
         choices = [(str(one.pk), one.name) for one in teams]
-        if caller_of_request(request).sees_all:
-            choices = [("", "All teams"), *choices]
-        made.base_fields["team"].choices = choices
+        # A field of this request's own: the form's is shared by all who look at the same time.
+        made.base_fields["team"] = forms.TypedChoiceField(
+            coerce=int,
+            empty_value=None,
+            required=not is_admin,
+            choices=[("", "All teams"), *choices] if is_admin else choices,
+        )
         return made
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -479,7 +484,7 @@ class ErasureAdmin(PlatformAdmin):
 
 def _erasable(request: HttpRequest) -> list[int]:
     """Return the teams in whose record the one who looks may erase."""
-    return teams_where(caller_of_request(request), Action.PRIVACY_ERASE)
+    return teams_here(request, Action.PRIVACY_ERASE)
 
 
 def _shown(request: HttpRequest, found: Prediction) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from django.db import connections
 from apps.core import snapshot, storage
 from apps.core.confined import remove_abandoned
 from apps.core.errors import PlatformError
+from apps.core.logs import error_words
 from apps.core.snapshot_file import Entry, SnapshotWriter
 from apps.inference import journal_db
 from apps.inference.engine.spool import count_bytes, sealed_segments
@@ -462,7 +463,8 @@ class Round:
         return True
 
     def _failed(self, error: Exception) -> None:
-        said = f"{type(error).__name__}: {str(error)[:200]}"
+        own = isinstance(error, PlatformError)
+        said = (f"{type(error).__name__}: {error}" if own else error_words(error))[:250]
         if self.state == OK:
             LOG.warning(
                 "%s fails and is tried until it succeeds: %s", self.name, said, exc_info=error

@@ -4,7 +4,7 @@ Nobody counts the table: lists go by cursor, and pages that show numbers read th
 ``Prediction`` leave this app only through its own doors; other apps get counts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ from apps.inference.engine.buckets import (
     percentile_ms,
     span_tallies,
 )
-from apps.inference.engine.redact import CLIENT_ID, UNIT
+from apps.inference.engine.redact import CLIENT_ID, NOT_TOLD, UNIT, may_hold_another
 from apps.inference.models import KeyHour, Prediction, PredictionMinute, PredictionSpan
 from apps.inference.record_keys import digests_of
 from apps.inference.veils import REDACTED, veiled
@@ -217,22 +217,20 @@ class Veil:
     """What is hidden of a prediction: the fields of its model that have a rule now.
 
     Attributes:
-        columns: Name of each tensor of its version to the names of its columns.
+        columns: Name of each tensor of its version to the names of its columns; None when
+            nobody can tell where a field stands.
     """
 
     fields: tuple[str, ...]
-    columns: Mapping[str, tuple[str, ...]]
+    columns: Mapping[str, tuple[str, ...]] | None
 
     def over(self, found: Prediction) -> Prediction:
         """Return a copy that may be shown; the row itself is untouched."""
         shown = copy(found)
-        hidden = frozenset(self.fields)
-        shown.inputs = veiled(
-            found.inputs, hidden - {UNIT, CLIENT_ID} | self._named(), self.columns
-        )
-        shown.outputs = veiled(
-            found.outputs, hidden - {UNIT, CLIENT_ID} | self._named(), self.columns
-        )
+        shown.inputs, shown.outputs = self._values(found.inputs), self._values(found.outputs)
+        # From before the rule it may quote a value.
+        if self.fields and found.error and found.error != NOT_TOLD:
+            shown.error = REDACTED
         return self.over_line(shown)
 
     def over_line(self, found: Prediction) -> Prediction:
@@ -244,16 +242,19 @@ class Veil:
         )
         return shown
 
-    def _named(self) -> frozenset[str]:
-        """Inputs and outputs that happen to be called like the unit or the caller's id."""
+    def _values(self, recorded: Any) -> Any:
+        if self.columns is None:
+            return None if recorded is None else REDACTED
+        # Inputs and outputs may happen to be called like the unit or the caller's id.
         known = {*self.columns, *(one for names in self.columns.values() for one in names)}
-        return frozenset({UNIT, CLIENT_ID} & known & set(self.fields))
+        hidden = frozenset(self.fields) - ({UNIT, CLIENT_ID} - known)
+        return veiled(recorded, hidden, self.columns)
 
 
 def veil_of(found: Prediction) -> Veil:
     """Return what of a prediction is not for everybody."""
     fields = tuple(sorted(_rules([found.model]).get(found.model, {})))
-    return Veil(fields, _columns_of(found) if fields else {})
+    return Veil(fields, _columns_of(found, fields) if fields else {})
 
 
 def veiled_lines(rows: Iterable[Prediction]) -> list[Prediction]:
@@ -304,14 +305,18 @@ def _rules(models: Iterable[str] | None) -> dict[str, dict[str, str]]:
     return found
 
 
-def _columns_of(found: Prediction) -> dict[str, tuple[str, ...]]:
+def _columns_of(
+    found: Prediction, fields: Collection[str]
+) -> dict[str, tuple[str, ...]] | None:  # fmt: skip
+    """Return the columns of a prediction's tensors; None when they do not tell where fields are."""
     version = ModelVersion.objects.filter(model__name=found.model, number=found.version)
-    written = version.values_list("signature", flat=True).first()
     try:
-        signature = signature_from_json(written) if written else None
-    except Invalid:  # written by another release of the platform
-        signature = None
-    specs = (*signature.inputs, *signature.outputs) if signature else ()
+        signature = signature_from_json(version.values_list("signature", flat=True).first())
+    except Invalid:  # there is none, or it was written by another release of the platform
+        return None
+    specs = (*signature.inputs, *signature.outputs)
+    if may_hold_another(fields, signature, specs):
+        return None
     return {spec.name: spec.columns for spec in specs}
 
 

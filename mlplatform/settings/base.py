@@ -215,6 +215,8 @@ STATIC_URL = "/static/"
 STATIC_ROOT = Path(env.text("MLP_STATIC_DIR", str(DATA_DIR / "static")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
+# Files are for our own pages; what other origins may read is MLP_CORS_ORIGINS' to say.
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 # --- people, keys, tokens ---------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.User"
@@ -296,6 +298,9 @@ ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_REDIRECT_URL = "admin:login"
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 600
+# The library's own counts need a cache that answers; ours (`guards`, `throttles`) do not.
+ACCOUNT_RATE_LIMITS = False
+MFA_RATE_LIMITS = False
 SOCIALACCOUNT_ADAPTER = "apps.accounts.sso.adapters.SocialAdapter"
 SOCIALACCOUNT_STORE_TOKENS = False
 MFA_ADAPTER = "apps.accounts.sso.adapters.MfaAdapter"

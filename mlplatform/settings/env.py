@@ -20,7 +20,7 @@ if os.environ.get("MLP_ENV_FILE", "1") != "0":
 
 _env = environ.Env()
 # `manage.py` with one of these connects as the owner of the tables, when that is another role.
-OWNER_COMMANDS = ("migrate", "database_roles", "purge", "purge_audit")
+OWNER_COMMANDS = ("migrate", "database_roles", "purge")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9-]+(\.[a-z0-9-]+)*)(:[0-9]{1,5})?")
 T = TypeVar("T")
 
@@ -161,5 +161,9 @@ def database(url: str) -> dict[str, object]:
     """Parse a database URL into Django's form."""
     try:
         return dict(_env.db_url_config(url))
-    except (ValueError, environ.ImproperlyConfigured) as error:
-        raise ImproperlyConfigured(f"DATABASE_URL cannot be read: {error}") from error
+    except (ValueError, environ.ImproperlyConfigured):
+        # What its reader says may quote a part of the password.
+        raise ImproperlyConfigured(
+            "DATABASE_URL cannot be read; write postgres://user:password@host:5432/name, with "
+            "signs of the password that mean something in an address written as %2F"
+        ) from None

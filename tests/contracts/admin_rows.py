@@ -400,7 +400,7 @@ ROWS: list[Row] = [
         view="in 404 403 403 200 200",
         add="in 200 403 403 200 200",
         change=UNSEEN,
-        listed={"/inference/erasure/{erasure}/": "maintainer admin"},
+        listed={"all models of the team": "maintainer admin"},
         marks={"blue asked for it": "maintainer admin"},
     ),
     Row(

@@ -115,6 +115,13 @@ def test_pages_and_numbers_are_for_no_other_origin(path: str) -> None:
     assert cors(preflight(path, APP).headers) == {}
 
 
+def test_files_of_our_pages_are_for_no_other_origin() -> None:
+    reply = Client().get("/static/core/platform.css", headers={"Origin": EVIL})
+    reply.close()
+    assert reply.status_code == 200
+    assert "access-control-allow-origin" not in cors(reply.headers)
+
+
 def test_without_a_list_no_origin_is_let_in(settings: Settings) -> None:
     settings.CORS_ALLOWED_ORIGINS = []
     assert cors(preflight(API[0], APP).headers) == {}

@@ -114,6 +114,26 @@ def test_a_refusal_in_front_of_django_says_what_django_says(path: str, settings:
     assert _faults(path, reply.headers) == {}
 
 
+def test_files_redirects_and_refused_hosts_say_it_too(settings: Settings) -> None:
+    client = Client()
+    replies: dict[int, Any] = {
+        200: client.get("/static/core/platform.css", secure=True),
+        404: client.get("/static/nowhere.css", secure=True),
+        400: client.get("/api/v1/models", secure=True, headers={"Host": "evil.example"}),
+    }
+    settings.SECURE_SSL_REDIRECT = True
+    replies[301] = Client().get("/nowhere")
+    for status, reply in replies.items():
+        wanted = dict(ALWAYS)
+        if status == 301:  # browsers believe what is said of TLS over TLS alone
+            del wanted["strict-transport-security"]
+        said = {name.lower(): value for name, value in reply.headers.items()}
+        assert reply.status_code == status
+        assert {name: said.get(name) for name in wanted} == wanted, status
+        assert "frame-ancestors 'none'" in said["content-security-policy"]
+        reply.close()
+
+
 def test_without_tls_nothing_is_said_about_tls() -> None:
     assert "Strict-Transport-Security" not in Client().get("/health/live").headers
 

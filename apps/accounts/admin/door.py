@@ -31,6 +31,21 @@ def teams_where(caller: Caller, action: Action) -> list[int]:
     return [team for team in ids if may(caller, action, Thing(team))]
 
 
+def teams_here(request: HttpRequest, action: Action) -> list[int]:
+    """Return the teams in which the one who looks may do something.
+
+    Menu, buttons and rows of a page all ask; the teams of a platform admin are read once for them.
+    """
+    caller = caller_of_request(request)
+    if not caller.sees_all:
+        return teams_where(caller, action)
+    known = getattr(request, "platform_teams", None)
+    if known is None:
+        known = list(teams_of(caller).values_list("pk", flat=True))
+        request.platform_teams = known  # type: ignore[attr-defined]  # once per request
+    return [team for team in known if may(caller, action, Thing(team))]
+
+
 class AccountsAdmin(PlatformAdmin):
     """A screen over people, teams and keys."""
 

@@ -23,7 +23,7 @@ from django.utils.html import format_html
 from unfold.decorators import action
 
 from apps.accounts.admin import words as said
-from apps.accounts.admin.door import AccountsAdmin, caller_of_request, teams_where
+from apps.accounts.admin.door import AccountsAdmin, caller_of_request, teams_here
 from apps.accounts.admin.filters import ChipsFilter, TeamFilter
 from apps.accounts.admin.key_forms import (
     KeyEditForm,
@@ -170,7 +170,7 @@ class KeyAdmin(AccountsAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         caller = caller_of_request(request)
-        return keys_of(caller, managed=teams_where(caller, Action.KEY_MANAGE))
+        return keys_of(caller, managed=teams_here(request, Action.KEY_MANAGE))
 
     def get_urls(self) -> list[Any]:
         def guarded(view: Any) -> Any:
@@ -200,7 +200,7 @@ class KeyAdmin(AccountsAdmin):
         return self.has_module_permission(request)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return bool(teams_where(caller_of_request(request), Action.KEY_ISSUE))
+        return bool(teams_here(request, Action.KEY_ISSUE))
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -27,9 +27,9 @@ from apps.accounts.models import ApiKey, Membership, User
 from apps.accounts.policies import GRANTABLE, Action, Thing, may
 from apps.accounts.selectors import actor_of, key_state, permissions_named
 from apps.accounts.services import guards, invitations, mfa, people
-from apps.core import words
+from apps.core import events, words
 from apps.core.admin import is_platform_admin
-from apps.core.errors import PlatformError
+from apps.core.errors import LockedOut, PlatformError, WrongPassword
 from apps.core.models import Event
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class UserAdmin(DjangoUserAdmin, GivesPlan, AccountsAdmin):  # type: ignore[type
     def page_context(self, request: HttpRequest, found: Any) -> dict[str, Any]:
         if found is None:
             return {}
-        events = Event.objects.filter(
+        history = Event.objects.filter(
             target_kind=User._meta.label_lower, target_id=str(found.pk)
         ).exclude(verb="user.refreshed")
         newest = ApiKey.objects.filter(owner=found).order_by("-created")[:SHOWN_KEYS]
@@ -263,7 +263,7 @@ class UserAdmin(DjangoUserAdmin, GivesPlan, AccountsAdmin):  # type: ignore[type
             "locked_until": guards.locked_until(found),
             "memberships": found.memberships.all(),
             "keys": [(key, key_state(key, timezone.now())) for key in newest],
-            "events": events.order_by("-id")[:HISTORY],
+            "events": history.order_by("-id")[:HISTORY],
         }
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -281,6 +281,14 @@ class UserAdmin(DjangoUserAdmin, GivesPlan, AccountsAdmin):  # type: ignore[type
             kwargs["queryset"] = permissions_named(GRANTABLE)
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Write what was changed here alone: the rest may be another than when it was read."""
+        if not change:
+            obj.save()
+            return
+        columns = {one.name for one in obj._meta.concrete_fields}
+        obj.save(update_fields=columns.intersection(form.changed_data))
+
     def save_related(
         self, request: HttpRequest, form: "ModelForm[User]", formsets: Any, change: bool
     ) -> None:
@@ -290,6 +298,7 @@ class UserAdmin(DjangoUserAdmin, GivesPlan, AccountsAdmin):  # type: ignore[type
             actor=actor_of(caller_of_request(request)),
             changed=sorted(set(form.changed_data) - {"password1", "password2"}),
             created=not change,
+            changes=_changes(form) if change else None,
         )
 
     @transaction.atomic
@@ -305,6 +314,19 @@ class UserAdmin(DjangoUserAdmin, GivesPlan, AccountsAdmin):  # type: ignore[type
         return reply
 
 
+def _changes(form: "ModelForm[User]") -> dict[str, list[Any]]:
+    """Return what the form changed, before and after."""
+    before = {name: _told(form.initial.get(name)) for name in form.changed_data}
+    after = {name: _told(form.cleaned_data[name]) for name in form.changed_data}
+    return events.changes(before, after)
+
+
+def _told(value: Any) -> Any:
+    """Return a field's value; granted permissions by their codes."""
+    many = isinstance(value, QuerySet | list)
+    return sorted(one.codename for one in value) if many else value
+
+
 def password_changed(user: User, request: HttpRequest) -> None:
     """Finish a change of password that one of Django's forms has saved."""
     actor = actor_of(caller_of_request(request))
@@ -314,6 +336,15 @@ def password_changed(user: User, request: HttpRequest) -> None:
 @transaction.atomic
 def change_own_password(request: HttpRequest) -> HttpResponse:
     """Django's page for one's own password; mounted over ``admin/password_change/``."""
+    if request.method == "POST" and isinstance(request.user, User):
+        # Whoever found the browser open guesses no more often than at the door.
+        try:
+            guards.person_with(request.user.username, request.POST.get("old_password", ""))
+        except WrongPassword:
+            pass  # counted; the form says it
+        except LockedOut as error:
+            messages.error(request, error.message)
+            return HttpResponseRedirect(reverse("admin:password_change"))
     reply: HttpResponse = admin.site.password_change(request)
     # Who is not signed in is on the way to the sign-in page, which is no change of password.
     is_changed = request.method == "POST" and isinstance(reply, HttpResponseRedirect)

@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from django.views.decorators.http import require_POST
 
 from apps.accounts.admin import words as said
-from apps.accounts.admin.door import AccountsAdmin, caller_of_request, teams_where
+from apps.accounts.admin.door import AccountsAdmin, caller_of_request, teams_here
 from apps.accounts.admin.invitations import invite_page, revoke
 from apps.accounts.models import ApiKey, Membership, Team
 from apps.accounts.policies import Action, Thing, may
@@ -225,7 +225,7 @@ class TeamAdmin(AccountsAdmin):
 
     def _page(self, request: HttpRequest, team: Team) -> dict[str, Any]:
         caller = caller_of_request(request)
-        managed = teams_where(caller, Action.KEY_MANAGE)
+        managed = teams_here(request, Action.KEY_MANAGE)
         keys = keys_of(caller, managed=managed).filter(team=team).order_by("-created")
         now = timezone.now()
         may_manage = may(caller, Action.TEAM_MANAGE, Thing(team.pk))

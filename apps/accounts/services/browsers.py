@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY
+from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
 from django.db import transaction
@@ -96,7 +96,11 @@ def seen(session: SessionBase, now: datetime) -> None:
 
 
 def browsers_of(user: User, *, this: str | None) -> list[Browser]:
-    """Return where somebody is signed in, the newest first; ``this`` is the session that asks."""
+    """Return where somebody is signed in, the newest first; ``this`` is the session that asks.
+
+    A change of password ends sessions without removing them; those are not told.
+    """
+    good = {user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()}
     found = [
         Browser(
             str(kept.get(ADDRESS, "")),
@@ -106,6 +110,7 @@ def browsers_of(user: User, *, this: str | None) -> list[Browser]:
             key == this,
         )
         for key, kept in _sessions_of(user)
+        if kept.get(HASH_SESSION_KEY) in good
     ]
     old = datetime(1970, 1, 1, tzinfo=UTC)
     found.sort(key=lambda one: (one.is_this, one.seen or old), reverse=True)

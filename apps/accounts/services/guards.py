@@ -15,6 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from apps.accounts.limits import neighbourhood
 from apps.accounts.models import SignInGuard, User
 from apps.accounts.selectors import user_called
 from apps.core import context, events, metrics
@@ -68,13 +69,13 @@ def require_unlocked(name: str, user: User | None) -> None:
     Raises:
         LockedOut: For how long it still is.
     """
-    digests = [one.digest for one in _subjects(name, user)]
+    by_name, *others = [one.digest for one in _subjects(name, user)]
     now = timezone.now()
-    locked = SignInGuard.objects.filter(pk__in=digests, locked_until__gt=now)
-    ends = [one for one in locked.values_list("locked_until", flat=True) if one is not None]
+    locked = SignInGuard.objects.filter(pk__in=[by_name, *others], locked_until__gt=now)
+    ends = {one.pk: one.locked_until for one in locked if one.locked_until is not None}
     if ends:
         metrics.SIGN_INS.labels("locked").inc()
-        raise _locked_out(max(ends), now)
+        raise _locked_out(max(ends.values()), now, is_name=by_name in ends)
 
 
 def failed(name: str, user: User | None, *, method: str = "password") -> WrongPassword:
@@ -138,7 +139,8 @@ def _subjects(name: str, user: User | None) -> list[Subject]:
     found = [_of_name(user.username if user else name)]
     address = context.current().address
     if address:
-        found.append(_subject("address", address, settings.LOCKOUT_FAILURES * ADDRESS_FACTOR))
+        allowed = settings.LOCKOUT_FAILURES * ADDRESS_FACTOR
+        found.append(_subject("address", neighbourhood(address), allowed))
     return found
 
 
@@ -156,10 +158,9 @@ def _subject(kind: str, value: str, allowed: int) -> Subject:
 def _count(subject: Subject, user: User | None) -> None:
     """Add one failure; lock where it fills the count, and say so once."""
     now, length = timezone.now(), timedelta(minutes=settings.LOCKOUT_MINUTES)
-    SignInGuard.objects.bulk_create(
-        [SignInGuard(subject=subject.digest, since=now)], ignore_conflicts=True
+    guard, _ = SignInGuard.objects.select_for_update().get_or_create(
+        subject=subject.digest, defaults={"since": now}
     )
-    guard = SignInGuard.objects.select_for_update().get(pk=subject.digest)
     if now > max(guard.since, guard.locked_until or guard.since) + length:
         guard.failures, guard.since, guard.locked_until = 0, now, None
     guard.failures += 1
@@ -178,11 +179,17 @@ def _count(subject: Subject, user: User | None) -> None:
         )
 
 
-def _locked_out(until: datetime, now: datetime) -> LockedOut:
+def _locked_out(until: datetime, now: datetime, *, is_name: bool) -> LockedOut:
+    """Say for how long; a platform admin unlocks names, addresses only wait."""
     seconds = ceil((until - now).total_seconds())
     minutes = ceil(seconds / 60)
+    where, help_ = (
+        ("", ", or ask a platform admin to unlock you")
+        if is_name
+        else (" from your network address", "")
+    )
     return LockedOut(
-        f"Too many sign-ins failed. Try again in {minutes} minute{'s' if minutes > 1 else ''}, or "
-        "ask a platform admin to unlock you.",
+        f"Too many sign-ins failed{where}. Try again in {minutes} "
+        f"minute{'s' if minutes > 1 else ''}{help_}.",
         seconds=seconds,
     )

@@ -18,14 +18,18 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.accounts.models import Invitation, Team, User
+from apps.accounts.policies import Action, Thing, may
+from apps.accounts.selectors import caller_of_user
 from apps.accounts.snapshot import Role
 from apps.core import events
 from apps.core.errors import Conflict, FieldProblem, Invalid, PlatformError
 from apps.core.events import Actor
+from apps.core.models import Event
 
 LOG = logging.getLogger(__name__)
 PREFIX = "inv_"
-# Open ones of one team, or of the platform: whoever may invite cannot make it a mail cannon.
+# Open ones and those of a day, of one team or of the platform: whoever may invite, and revoke, and
+# invite again, cannot make it a mail cannon.
 MOST_OPEN = 200
 
 
@@ -80,6 +84,9 @@ def invite(
         raise Conflict("Somebody with this email address is here already. Add them to the team.")
     if open_ones(team).count() >= MOST_OPEN:
         raise Conflict(f"{MOST_OPEN} invitations are open. Revoke some of them first.")
+    day_ago = timezone.now() - timedelta(days=1)
+    if Invitation.objects.filter(team=team, created__gt=day_ago).count() >= MOST_OPEN:
+        raise Conflict(f"{MOST_OPEN} invitations were made within a day. Go on tomorrow.")
     text = PREFIX + secrets.token_urlsafe(32)
     made = Invitation.objects.create(
         sha256=_digest(text),
@@ -118,14 +125,33 @@ def open_ones(team: Team | None) -> QuerySet[Invitation]:
 
 
 def found(text: str) -> Invitation | None:
-    """Return the invitation of a text while it can be accepted."""
+    """Return the invitation of a text while it can be accepted, and its maker may still invite."""
     rows = Invitation.objects.select_related("team").filter(
         sha256=_digest(text),
         accepted_at__isnull=True,
         revoked_at__isnull=True,
         expires__gt=timezone.now(),
     )
-    return rows.first()
+    invitation = rows.first()
+    return invitation if invitation is not None and _stands(invitation) else None
+
+
+def _stands(invitation: Invitation) -> bool:
+    """Whether who invited may still do so: nobody who left comes back by a link of the own."""
+    about = Event.objects.filter(
+        target_kind=Invitation._meta.label_lower, target_id=str(invitation.pk)
+    )
+    made = about.filter(verb="invitation.made").first()
+    if made is None or made.actor_kind not in {"user", "key"}:
+        return made is not None
+    if made.actor_kind == "user":
+        inviter = User.objects.filter(pk=made.actor_id, is_active=True).first()
+    else:
+        inviter = User.objects.filter(
+            keys__pk=made.actor_id, keys__revoked_at__isnull=True, is_active=True
+        ).first()
+    action = Action.PERSON_INVITE if invitation.team_id is None else Action.TEAM_MANAGE
+    return inviter is not None and may(caller_of_user(inviter), action, Thing(invitation.team_id))
 
 
 def take(text: str, *, email: str) -> Invitation:

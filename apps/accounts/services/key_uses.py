@@ -109,9 +109,15 @@ forget_minutes = _memory.forget
 
 
 def _kept(use: KeyUse) -> KeyUse:
-    """Leave out what is not to be kept, and cut what is too long for its column."""
-    address = use.address[:LONGEST_ADDRESS] if settings.RECORD_ADDRESSES else ""
-    return use._replace(address=address, agent=use.agent[:LONGEST_AGENT])
+    """Leave out what is not to be kept, and fit the rest to its columns.
+
+    PostgreSQL takes no NUL in a text, and no prediction is put aside for its caller's words.
+    """
+    address = use.address if settings.RECORD_ADDRESSES else ""
+    return use._replace(
+        address=address.replace("\x00", "")[:LONGEST_ADDRESS],
+        agent=use.agent.replace("\x00", "")[:LONGEST_AGENT],
+    )
 
 
 def _minute(moment: datetime) -> datetime:

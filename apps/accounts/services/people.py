@@ -139,8 +139,18 @@ def change_email(user: User, *, email: str, actor: Actor) -> None:
 
 
 @transaction.atomic
-def standing_changed(user: User, *, actor: Actor, changed: list[str], created: bool) -> None:
-    """Finish what the admin's form has saved: event, end of tokens, snapshot entry."""
+def standing_changed(
+    user: User,
+    *,
+    actor: Actor,
+    changed: list[str],
+    created: bool,
+    changes: dict[str, list[Any]] | None = None,
+) -> None:
+    """Finish what the admin's form has saved: event, end of tokens, snapshot entry.
+
+    ``changes`` is what was before and is now, as ``events.changes`` tells it.
+    """
     lock(user)
     if not created and {"is_superuser", "is_active"} & set(changed):
         lock_admins()
@@ -148,7 +158,8 @@ def standing_changed(user: User, *, actor: Actor, changed: list[str], created: b
     if not created:
         end_tokens(user)
     verb = "user.created" if created else "user.changed"
-    events.record(verb, actor=actor, target=user, changed=changed)
+    told: dict[str, Any] = {"changes": changes} if changes else {}
+    events.record(verb, actor=actor, target=user, changed=changed, **told)
     publish(user)
 
 

@@ -7,7 +7,7 @@ from django.contrib.sessions.models import Session
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.accounts.models import Invitation, KeyAddress, RefreshToken
+from apps.accounts.models import ApiKey, Invitation, KeyAddress, RefreshToken
 from apps.accounts.services import sessions
 from apps.core.events import Actor
 from apps.core.retention import Kept, Removed, in_steps, older_than
@@ -28,7 +28,12 @@ def _sessions(days: int, dry_run: bool, actor: Actor) -> Removed:
 
 
 def _addresses(days: int, dry_run: bool, actor: Actor) -> Removed:
-    unseen = KeyAddress.objects.filter(last__lt=older_than(days))
+    before = older_than(days)
+    unseen = KeyAddress.objects.filter(last__lt=before)
+    if not dry_run:  # a key that nobody uses any more still says where it was used last
+        ApiKey.objects.filter(last_used_at__lt=before).exclude(
+            last_used_address="", last_used_agent=""
+        ).update(last_used_address="", last_used_agent="")
     return in_steps(unseen.order_by("pk"), dry_run=dry_run)
 
 

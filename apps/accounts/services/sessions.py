@@ -56,6 +56,7 @@ def refresh(text: str) -> TokenPair:
     Raises:
         InvalidToken: It is bad, expired, used, revoked, or older than a change of password, role
             or standing.
+        NotAllowed: A second factor is demanded meanwhile, and the person has none.
     """
     now = timezone.now()
     claims = token_verifier().read(text, kind=TokenKind.REFRESH, now=now.timestamp())
@@ -123,6 +124,7 @@ def _exchanged(claims: Claims, now: datetime) -> TokenPair | None:
     user = _locked_holder(claims)
     if not user.is_active or user.token_version != claims.token_version:
         raise InvalidToken("The token is no longer valid. Sign in again.")
+    mfa.require_enrolled(user)
     mine = RefreshToken.objects.filter(pk=claims.id, user=user)
     if not mine.filter(used_at__isnull=True, revoked_at__isnull=True).update(used_at=now):
         _end_reused(user, mine.first(), now)

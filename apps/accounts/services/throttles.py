@@ -12,6 +12,7 @@ from django.utils.crypto import salted_hmac
 from django_ratelimit.core import get_usage
 from redis.exceptions import RedisError
 
+from apps.accounts.limits import neighbourhood
 from apps.accounts.models import SignInGuard
 from apps.core import context, events
 from apps.core.errors import TooMany
@@ -70,7 +71,7 @@ def throttled(door: str, subject: str, rate: str) -> None:
 def _by_address(door: str, rate: str) -> None:
     address = context.current().address
     if address:
-        throttled(door, f"address:{address}", rate)
+        throttled(door, f"address:{neighbourhood(address)}", rate)
 
 
 def _record(door: str, subject: str, rate: str) -> None:

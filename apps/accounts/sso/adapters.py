@@ -30,6 +30,9 @@ from apps.core import context, events
 from apps.core.errors import PlatformError
 from apps.core.events import Actor
 
+# What the password was when a sign-in began, as Django's sessions keep it.
+_BEGUN_WITH = "mlp_begun_with"
+
 
 def refused(request: HttpRequest, words: str, *, status: int = 403) -> HttpResponse:
     """Return the page that says why a sign-in ends here."""
@@ -67,12 +70,22 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
         assert isinstance(user, User)
         words = _no_entry(user, _methods(request, user))
         if not words:
+            request.session[_BEGUN_WITH] = user.get_session_auth_hash()
             return None
         clear_login(request)
         events.record(
             "user.sign_in_failed", actor=Actor.system(), target=user, method=_said(request)
         )
         return refused(request, words)
+
+    def login(self, request: HttpRequest, user: AbstractBaseUser) -> None:
+        """Sign in, unless the password was changed between the first step and the last."""
+        assert isinstance(user, User)
+        if request.session.pop(_BEGUN_WITH, None) != user.get_session_auth_hash():
+            clear_login(request)
+            words = "Your password was changed meanwhile. Sign in with the new one."
+            raise ImmediateHttpResponse(refused(request, words))
+        super().login(request, user)
 
 
 def _no_entry(user: User, methods: set[str]) -> str:

@@ -104,11 +104,15 @@ def _key_of(text: str, keys: jwt.PyJWKSet) -> jwt.PyJWK:
 
 def _visitor(claims: dict[str, Any], told: dict[str, Any]) -> Visitor:
     said = {**claims, **told}
+    email = str(said.get("email") or "")
+    # Each answer vouches for the address that it names itself, and for no other.
+    verdicts = [one.get("email_verified") for one in (told, claims) if one.get("email") == email]
+    verdict = next((one for one in verdicts if one is not None), False)
     return Visitor(
         issuer=settings.OIDC_ISSUER,
         subject=str(claims["sub"]),
-        email=str(said.get("email") or ""),
-        is_verified=said.get("email_verified") is True,
+        email=email,
+        is_verified=verdict is True,
         name=str(said.get("preferred_username") or ""),
         first_name=str(said.get("given_name") or ""),
         last_name=str(said.get("family_name") or ""),

@@ -8,7 +8,13 @@ from allauth.mfa.webauthn import views as passkeys
 from django.urls import path
 from django.views.decorators.http import require_POST
 
-from apps.accounts.sso.views import account_login, factor_page, sso_begin, sso_callback
+from apps.accounts.sso.views import (
+    account_login,
+    factor_page,
+    passkey_sign_in,
+    sso_begin,
+    sso_callback,
+)
 
 urlpatterns = [
     path("login/", account_login, name="account_login"),
@@ -28,7 +34,7 @@ urlpatterns = [
             ("codes/new/", codes.generate_recovery_codes, "mfa_generate_recovery_codes"),
             ("passkeys/", passkeys.list_webauthn, "mfa_list_webauthn"),
             ("passkeys/add/", passkeys.add_webauthn, "mfa_add_webauthn"),
-            ("passkeys/login/", passkeys.login_webauthn, "mfa_login_webauthn"),
+            ("passkeys/login/", passkey_sign_in, "mfa_login_webauthn"),
             (
                 "passkeys/reauthenticate/",
                 passkeys.reauthenticate_webauthn,

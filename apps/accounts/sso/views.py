@@ -9,6 +9,7 @@ from typing import Any
 import requests
 from allauth.account.internal.flows.login import perform_password_login
 from allauth.account.models import Login
+from allauth.mfa.webauthn import views as passkeys
 from allauth.socialaccount.adapter import get_adapter
 from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView
 from django.conf import settings
@@ -111,6 +112,16 @@ def sso_callback(request: HttpRequest) -> HttpResponse:
         LOG.warning("the provider gave an answer that cannot be read", exc_info=True)
         words = f"{settings.OIDC_NAME} gave an answer that cannot be read. Tell your operator."
         return refused(request, words, status=HTTPStatus.BAD_GATEWAY)
+    return reply
+
+
+def passkey_sign_in(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    """Ask for a passkey, or take it: an address may do so as often as it may send passwords."""
+    try:
+        throttles.throttle_sign_in()
+    except PlatformError as error:
+        return refused(request, error.message, status=error.status)
+    reply: HttpResponseBase = passkeys.login_webauthn(request, *args, **kwargs)
     return reply
 
 

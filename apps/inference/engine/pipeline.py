@@ -24,6 +24,7 @@ from apps.inference.engine.errors import DeadlinePassed, SpoolFull
 from apps.inference.engine.journal import Journal, PredictionRecord
 from apps.inference.engine.pool import Lease, ModelPool
 from apps.inference.engine.redact import (
+    NOT_TOLD,
     RecordRules,
     keeps_whole,
     recorded_client_id,
@@ -373,7 +374,7 @@ def _told(error: BaseException | None, *, hides: bool) -> str | None:
     if hides:
         if isinstance(error, PlatformError) and not error.problems:
             return error.message
-        return "Not recorded, because it may quote a field that is redacted."
+        return NOT_TOLD
     text = error.message if isinstance(error, PlatformError) else type(error).__name__
     cause = error.__cause__
     if cause is None or isinstance(cause, PlatformError):

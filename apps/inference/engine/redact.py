@@ -7,7 +7,7 @@ size, digest, width and height.
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,9 @@ MASK_PART = 4
 # A longer text in a question that did not fit an image model may be a piece of the image.
 SHORT_TEXT = 64
 SHORT_NAME = 32
+
+# Stands for an error that may quote a value.
+NOT_TOLD = "Not recorded, because it may quote a field that is redacted."
 
 Images = Mapping[str, Sequence[ImageFacts]]
 NO_IMAGES: Images = {}
@@ -142,7 +145,7 @@ def recorded_inputs(
             return None
         return _unread(inputs, rules, whole=whole, may_be_images=signature.takes_images)
     hidden = _hidden(settings, signature.inputs)
-    if _may_hold_another(settings, signature, signature.inputs):
+    if may_hold_another(settings.redact, signature, signature.inputs):
         return None
     if not hidden:
         names = _name_bytes(signature)
@@ -187,7 +190,7 @@ def recorded_outputs(
     """
     names = max(map(len, outputs), default=0) * ESCAPED_BYTES
     if signature is not None and settings.redact:
-        if _may_hold_another(settings, signature, signature.outputs):
+        if may_hold_another(settings.redact, signature, signature.outputs):
             return None
         hidden = _hidden(settings, signature.outputs)
         if hidden:
@@ -238,12 +241,14 @@ def _hidden(settings: ModelSettings, specs: Sequence[TensorSpec]) -> dict[str, R
     return {name: how for name, how in settings.redact.items() if name in fields}
 
 
-def _may_hold_another(
-    settings: ModelSettings, signature: Signature, specs: Sequence[TensorSpec]
+def may_hold_another(
+    fields: Collection[str], signature: Signature, specs: Sequence[TensorSpec]
 ) -> bool:
     """Whether a field to be hidden may stand, unnamed, among the values of one tensor."""
+    if not fields:
+        return False
     known = _names(signature.inputs) | _names(signature.outputs) | {UNIT, CLIENT_ID}
-    return bool(settings.redact.keys() - known) and any(
+    return not known.issuperset(fields) and any(
         not spec.columns and spec.row_shape not in ((), (1,)) for spec in specs
     )
 

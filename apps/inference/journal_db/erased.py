@@ -48,10 +48,14 @@ class Erased:
         )
 
     def holds(self, fields: Mapping[str, Any]) -> bool:
-        """Whether a record that can be no row is one that is not to be kept aside, either."""
-        unit, ts = fields.get("unit"), time_in(fields)
-        known = isinstance(unit, str) and ts is not None
-        return known and self._holds(ts, unit, fields.get("team_id"), fields.get("model"))
+        """Whether a record that can be no row is one that is not to be kept aside, either.
+
+        One that does not say when it was made counts as from before.
+        """
+        unit, ts = fields.get("unit"), time_in(fields) or EPOCH
+        return isinstance(unit, str) and self._holds(
+            ts, unit, fields.get("team_id"), fields.get("model")
+        )
 
     def _holds(self, ts: Any, unit: Any, team_id: Any, model: Any) -> bool:
         about = [

@@ -14,8 +14,11 @@ import orjson
 from django.conf import settings
 
 from apps.accounts.callers import Caller
+from apps.accounts.limits import most_rows
 from apps.accounts.models import User
+from apps.accounts.selectors import plan_body
 from apps.accounts.services import sessions
+from apps.accounts.wiring import limiter
 from apps.core import context
 from apps.core.errors import FieldProblem, PlatformError, TooLarge
 from apps.inference import wiring
@@ -74,6 +77,9 @@ def try_version(
     _require_small(version, body)
     if settings.SERVING_URL:
         return _ask_serving_role(version, environment, body, user)
+    # A session has no plan: whoever asks by the page is counted like her tokens are.
+    caller = replace(caller, plan=plan_body(user.plan))
+    visit = limiter().enter(caller, context.current().address)
     question = native.question_of(body)
     deadline = time.monotonic() + TRY_SECONDS
     call = PredictCall(
@@ -88,7 +94,8 @@ def try_version(
         source=Source.TRY,
         asker=Asker(user_id=caller.user_id),
         request_id=context.current().request_id,
-        max_rows=settings.MAX_ROWS,
+        max_rows=most_rows(caller.plan, settings.MAX_ROWS),
+        admit=visit.spend,
     )
     return _ask_here(call) if settings.SERVES else _ask_trial(call, version)
 

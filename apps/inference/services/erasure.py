@@ -238,15 +238,19 @@ def _count_predictions(scope: Scope) -> Found:
 
 
 def _remove_predictions(scope: Scope) -> Found:
-    chosen = list(_predictions(scope).order_by("ts", "id").values_list("ts", "pk")[:STEP_ROWS])
-    if not chosen:
-        return Found()
-    oldest, newest = chosen[0][0], chosen[-1][0]
-    # The span of time beside the ids lets the database look into few partitions only.
-    batch = Prediction.objects.filter(
-        ts__gte=oldest, ts__lte=newest, pk__in=[pk for _, pk in chosen]
-    )
-    return Found(batch.delete()[0], oldest, newest)
+    while chosen := list(
+        _predictions(scope).order_by("ts", "id").values_list("ts", "pk")[:STEP_ROWS]
+    ):
+        oldest, newest = chosen[0][0], chosen[-1][0]
+        # The span of time beside the ids lets the database look into few partitions only.
+        batch = Prediction.objects.filter(
+            ts__gte=oldest, ts__lte=newest, pk__in=[pk for _, pk in chosen]
+        )
+        gone = batch.delete()[0]
+        if gone:
+            return Found(gone, oldest, newest)
+        # A purge took exactly these meanwhile; there may be more.
+    return Found()
 
 
 def _rejected(scope: Scope) -> dict[str, datetime]:

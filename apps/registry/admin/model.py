@@ -11,7 +11,7 @@ from django.utils.html import format_html, format_html_join
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from apps.accounts.admin.door import caller_of_request
+from apps.accounts.admin.door import caller_of_request, teams_here
 from apps.accounts.admin.filters import TeamFilter
 from apps.accounts.policies import Action, Thing, may
 from apps.accounts.selectors import actor_of, teams_of
@@ -197,9 +197,7 @@ class ModelAdmin(RegistryAdmin):
         return Thing(row.team_id, row.name)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        caller = caller_of_request(request)
-        ids = teams_of(caller).values_list("pk", flat=True)
-        return any(may(caller, Action.MODEL_WRITE, Thing(team)) for team in ids)
+        return bool(teams_here(request, Action.MODEL_WRITE))
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.allows(request, Action.MODEL_WRITE, obj)
@@ -209,13 +207,9 @@ class ModelAdmin(RegistryAdmin):
 
     def formfield_for_foreignkey(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         if db_field.name == "team":
-            caller = caller_of_request(request)
-            writable = [
-                team.pk
-                for team in teams_of(caller)
-                if may(caller, Action.MODEL_WRITE, Thing(team.pk))
-            ]
-            kwargs["queryset"] = teams_of(caller).filter(pk__in=writable)
+            writable = teams_here(request, Action.MODEL_WRITE)
+            teams = teams_of(caller_of_request(request))
+            kwargs["queryset"] = teams.filter(pk__in=writable)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
-from apps.accounts.admin.door import caller_of_request, teams_where
+from apps.accounts.admin.door import caller_of_request, teams_here
 from apps.accounts.callers import Caller
 from apps.accounts.models import Team
 from apps.accounts.policies import Action, Thing, may, require
@@ -80,8 +80,7 @@ class VersionAdmin(RegistryAdmin):
         return Thing(row.model.team_id, row.model.name)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        caller = caller_of_request(request)
-        return any(_may_upload(caller, team) for team in teams_of(caller))
+        return bool(teams_here(request, Action.VERSION_UPLOAD))
 
     def add_view(
         self,
@@ -208,7 +207,7 @@ class VersionAdmin(RegistryAdmin):
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Offer what a role may do somewhere; each row is asked about by itself."""
         found: dict[str, Any] = super().get_actions(request)
-        return found if teams_where(caller_of_request(request), Action.VERSION_MOVE) else {}
+        return found if teams_here(request, Action.VERSION_MOVE) else {}
 
     def _moved(self, request: HttpRequest, object_id: str, form: Any, move: Any) -> HttpResponse:
         version = self.get_queryset(request).get(pk=object_id)

@@ -126,7 +126,7 @@ async def upload(scope: Scope, receive: Receive, send: Send) -> None:
     client = scope.get("client")
     address = client_address(
         client[0] if client else None,
-        headers.get("x-forwarded-for"),
+        _forwarded(scope),
         proxies=settings.TRUSTED_PROXIES,
     )
     about = context.begin(request_id_of(headers.get("x-request-id")), address)
@@ -183,6 +183,12 @@ def _platform_error(error: Exception) -> PlatformError:
     if isinstance(error, DisallowedHost):
         return Invalid("This host name is not one of ours.")
     return platform_error_of(error)
+
+
+def _forwarded(scope: Scope) -> str:
+    """Return all lines of the header: a proxy may write what it adds into a line of its own."""
+    lines = (value for name, value in scope["headers"] if name.lower() == b"x-forwarded-for")
+    return b",".join(lines).decode("latin-1")
 
 
 def _headers(scope: Scope) -> dict[str, str]:

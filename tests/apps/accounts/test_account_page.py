@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from apps.accounts.models import User
-from apps.accounts.services import guards, sessions
+from apps.accounts.services import browsers, guards, sessions
 from apps.accounts.snapshot import Role
 from apps.core.errors import InvalidToken
 from apps.core.models import Event
@@ -41,6 +41,10 @@ def browser(user: User, agent: str = "Firefox") -> Client:
     client = Client(headers={"User-Agent": agent}, REMOTE_ADDR="192.0.2.7")
     client.force_login(User.objects.get(pk=user.pk))
     return client
+
+
+def fresh(user: User) -> User:
+    return User.objects.get(pk=user.pk)
 
 
 def is_in(client: Client) -> bool:
@@ -151,9 +155,22 @@ def test_a_change_of_password_ends_other_browsers_and_all_tokens(ada: User) -> N
     pair = sessions.sign_in("ada", PASSWORD)
     form = {"old_password": PASSWORD, "new_password1": NEW, "new_password2": NEW}
     assert here.post("/admin/password_change/", form).status_code == HTTPStatus.FOUND
+    told = browsers.browsers_of(fresh(ada), this=here.session.session_key)
+    assert [one.is_this for one in told] == [True]
     assert [is_in(here), is_in(there)] == [True, False]
     with pytest.raises(InvalidToken):
         sessions.refresh(pair.refresh)
+
+
+def test_the_old_password_is_guessed_no_more_often_here_than_elsewhere(ada: User) -> None:
+    here = browser(ada)
+    form = {"old_password": "a guess", "new_password1": NEW, "new_password2": NEW}
+    for _ in range(5):
+        assert here.post("/admin/password_change/", form).status_code == HTTPStatus.OK
+    form["old_password"] = PASSWORD
+    reply = here.post("/admin/password_change/", form, follow=True)
+    assert "Too many sign-ins failed" in reply.content.decode()
+    assert fresh(ada).check_password(PASSWORD)
 
 
 def test_signing_in_and_out_are_events(ada: User) -> None:

@@ -13,10 +13,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.accounts import keys as format_of_keys
+from apps.accounts.admin.people import UserAdmin
 from apps.accounts.models import ApiKey, Membership, Team, User
+from apps.accounts.services import people
 from apps.accounts.snapshot import PersonBody, Role, person_from_json
 from apps.core.models import Event, SnapshotEntry
-from tests.factories.accounts import PASSWORD, make_key, make_member, make_team, make_user
+from tests.factories.accounts import PASSWORD, SYSTEM, make_key, make_member, make_team, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -89,6 +91,32 @@ def test_disabling_on_the_page_reaches_serving(boss: User) -> None:
     assert "is_active" in Event.objects.get(verb="user.changed").facts["changed"]
 
 
+def test_a_change_on_the_page_says_before_and_after(boss: User) -> None:
+    ada = make_user("ada")
+    form = {"username": "ada", "email": "new@example.org", "is_active": "on", "is_staff": "on"}
+    page(boss).post(f"/admin/accounts/user/{ada.pk}/change/", form)
+    told = Event.objects.get(verb="user.changed").facts["changes"]
+    assert told == {"email": [ada.email, "new@example.org"], "is_staff": [False, True]}
+
+
+def test_the_page_writes_back_nothing_that_another_changed_meanwhile(
+    boss: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, real = make_user("ada"), UserAdmin.save_model
+
+    def late(self: UserAdmin, *args: Any) -> None:
+        people.set_password(User.objects.get(pk=ada.pk), "another-long-password", actor=SYSTEM)
+        real(self, *args)
+
+    monkeypatch.setattr(UserAdmin, "save_model", late)
+    form = {"username": "ada", "email": ada.email, "first_name": "Ada", "is_active": "on"}
+    assert page(boss).post(f"/admin/accounts/user/{ada.pk}/change/", form).status_code == 302
+    ada.refresh_from_db()
+    assert ada.first_name == "Ada"
+    assert ada.check_password("another-long-password")
+    assert ada.token_version == 3
+
+
 def test_a_permission_granted_on_the_page_reaches_serving(boss: User) -> None:
     ada = make_user("ada")
     granted, _ = Permission.objects.get_or_create(
@@ -104,6 +132,8 @@ def test_a_permission_granted_on_the_page_reaches_serving(boss: User) -> None:
     }
     page(boss).post(f"/admin/accounts/user/{ada.pk}/change/", form)
     assert entry(ada).permissions == ("registry.upload_code_bearing_model",)
+    told = Event.objects.get(verb="user.changed").facts["changes"]
+    assert told["user_permissions"] == [[], ["upload_code_bearing_model"]]
 
 
 def test_a_password_set_by_the_admin_ends_the_users_tokens(boss: User) -> None:

@@ -198,7 +198,17 @@ def test_the_export_holds_the_filtered_rows_of_ones_own_teams(team: Team) -> Non
     rows = exported(staff(team, Role.MAINTAINER, "ada"), "?about=key")
     assert rows[0] == list(audit.COLUMNS)
     assert [row[4] for row in rows[1:]] == ["key.issued"]
-    assert Event.objects.get(verb="audit.exported").facts["rows"] == 1
+    event = Event.objects.get(verb="audit.exported")
+    assert (event.team_id, event.facts["rows"]) == (team.pk, 1)
+
+
+def test_each_team_reads_that_its_events_left(team: Team, boss: User) -> None:
+    red = make_team("red")
+    for one in (team, red):
+        make_key(one, make_member(one, Role.CONTRIBUTOR))
+    assert len(exported(boss, "?about=key")) == 3
+    told = Event.objects.filter(verb="audit.exported").values_list("team_id", "facts__rows")
+    assert set(told) == {(team.pk, 1), (red.pk, 1)}
 
 
 def test_no_cell_of_the_export_is_a_formula(team: Team, boss: User) -> None:

@@ -1,18 +1,21 @@
 """Inviting somebody: by whom, what is kept of the text, and how it ends."""
 
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
 import pytest
 from django.core import mail
 from django.test import Client
+from django.utils import timezone
 
-from apps.accounts.models import Invitation, Team, User
+from apps.accounts.models import ApiKey, Invitation, Team, User
 from apps.accounts.services import invitations
 from apps.accounts.snapshot import Role
 from apps.core.errors import Conflict, Invalid
+from apps.core.events import Actor
 from apps.core.models import Event
-from tests.factories.accounts import SYSTEM, bearer, make_member, make_team, make_user
+from tests.factories.accounts import SYSTEM, bearer, make_key, make_member, make_team, make_user
 
 pytestmark = pytest.mark.django_db
 WISH = {"email": "eve@example.org", "role": "viewer"}
@@ -81,6 +84,40 @@ def test_there_is_an_end_to_open_invitations(blue: Team, monkeypatch: Any) -> No
     invitations.invite(email="a@example.org", team=blue, role=Role.VIEWER, actor=SYSTEM)
     with pytest.raises(Conflict, match="Revoke some"):
         invitations.invite(email="b@example.org", team=blue, role=Role.VIEWER, actor=SYSTEM)
+
+
+def test_who_may_no_longer_invite_leaves_no_link_behind(blue: Team) -> None:
+    mara, boss = make_member(blue, Role.MAINTAINER), make_user(is_admin=True)
+    texts = [
+        call(mara, "post", "teams/blue/invitations", WISH).json()["invitation"],
+        call(boss, "post", "invitations", {"email": "bob@example.org"}).json()["invitation"],
+    ]
+    assert all(invitations.found(one) for one in texts)
+    mara.memberships.update(role="viewer")
+    assert [bool(invitations.found(one)) for one in texts] == [False, True]
+    mara.memberships.update(role="maintainer")
+    User.objects.update(is_active=False)
+    assert not any(invitations.found(one) for one in texts)
+
+
+def test_a_link_that_a_key_made_ends_with_the_key(blue: Team) -> None:
+    mara = make_member(blue, Role.MAINTAINER)
+    key, _ = make_key(blue, mara)
+    by = Actor("key", key.pk, "mara (key)")
+    _, text = invitations.invite(email="a@example.org", team=blue, role=Role.VIEWER, actor=by)
+    assert invitations.found(text)
+    ApiKey.objects.filter(pk=key.pk).update(revoked_at=timezone.now())
+    assert invitations.found(text) is None
+
+
+def test_inviting_and_revoking_in_turns_has_an_end_as_well(blue: Team, monkeypatch: Any) -> None:
+    monkeypatch.setattr(invitations, "MOST_OPEN", 1)
+    made, _ = invitations.invite(email="a@example.org", team=blue, role=Role.VIEWER, actor=SYSTEM)
+    invitations.revoke(made, actor=SYSTEM)
+    with pytest.raises(Conflict, match="within a day"):
+        invitations.invite(email="b@example.org", team=blue, role=Role.VIEWER, actor=SYSTEM)
+    Invitation.objects.update(created=timezone.now() - timedelta(days=1))
+    invitations.invite(email="b@example.org", team=blue, role=Role.VIEWER, actor=SYSTEM)
 
 
 def test_the_link_is_mailed_after_commit(

@@ -34,6 +34,12 @@ def use(key: ApiKey, *, minutes: float = 0, address: str = "192.0.2.7", agent: s
     return KeyUse(key.pk, NOON + timedelta(minutes=minutes), address, agent)
 
 
+def test_words_that_no_column_takes_are_cleaned_and_stop_nothing(key: ApiKey) -> None:
+    key_uses.note_calls([use(key, address="192.0.2.7\x00", agent="cu\x00rl")])
+    key.refresh_from_db()
+    assert (key.last_used_address, key.last_used_agent) == ("192.0.2.7", "curl")
+
+
 def test_the_newest_call_of_a_batch_is_told_by_the_minute(key: ApiKey) -> None:
     uses = [use(key, minutes=one, address=f"192.0.2.{one}", agent=f"a{one}") for one in (1, 3, 2)]
     key_uses.note_calls(uses)

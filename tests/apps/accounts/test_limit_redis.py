@@ -149,3 +149,15 @@ def test_a_wrong_password_is_said_as_such(redis_url: str, name: str) -> None:
     counters = RedisCounters(f"redis://:wrong@{host}", node="a", timeout_seconds=5)
     with pytest.raises(CountersAway):
         counters.take([ask(name)], NOW)
+
+
+@pytest.mark.parametrize("error", [redis.ResponseError("READONLY"), AttributeError("_sock")])
+def test_whatever_the_library_raises_is_an_outage_and_no_other_error(
+    counters: RedisCounters, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: Any) -> object:
+        raise error
+
+    monkeypatch.setattr(counters, "_said", fails)
+    with pytest.raises(CountersAway):
+        counters.take([ask()], NOW)

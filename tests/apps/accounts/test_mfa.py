@@ -16,9 +16,9 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.accounts.services import mfa, sessions
+from apps.accounts.services import mfa, people, sessions
 from apps.accounts.services.mfa import PasswordNotEnough, SecondFactorWanted
-from apps.core.errors import LockedOut, WrongPassword
+from apps.core.errors import LockedOut, NotAllowed, WrongPassword
 from apps.core.models import Event
 from apps.registry.api import upload as door
 from tests.factories.accounts import PASSWORD, SYSTEM, make_user
@@ -299,6 +299,43 @@ def test_required_the_password_api_is_shut_until_one_is_set_up(mara: User, setti
     with pytest.raises(SecondFactorWanted):
         sessions.sign_in("mara", PASSWORD)
     sessions.sign_in("mara", PASSWORD, code())
+
+
+def test_required_a_sign_in_from_before_goes_on_only_with_one(mara: User, settings: Any) -> None:
+    pair = sessions.sign_in("mara", PASSWORD)
+    settings.MFA = "required"
+    with pytest.raises(NotAllowed, match="second factor"):
+        sessions.refresh(pair.refresh)
+    TOTP.activate(mara, SECRET)
+    sessions.refresh(pair.refresh)
+
+
+def test_the_pages_go_on_without_the_cache(mara: User, settings: Any) -> None:
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": "redis://127.0.0.1:9/0",
+        }
+    }
+    assert confirmed(mara).get("/account/2fa/app/").status_code == 200
+
+
+def test_passkeys_are_asked_for_as_often_as_passwords(settings: Any) -> None:
+    settings.THROTTLE_LOGIN = "2/m"
+    address = "/account/2fa/passkeys/login/"
+    browser = Client(REMOTE_ADDR="192.0.2.44")
+    told = [browser.post(address, {"credential": "{}"}).status_code for _ in range(3)]
+    assert 429 not in told[:2]
+    assert told[2] == 429
+
+
+def test_a_sign_in_that_began_with_the_old_password_does_not_end_in_one(enrolled: User) -> None:
+    browser, _ = password_step()
+    people.set_password(enrolled, "another-long-password", actor=SYSTEM)
+    reply = browser.post("/account/2fa/authenticate/", {"code": code()})
+    assert reply.status_code == 403
+    assert b"password was changed meanwhile" in reply.content
+    assert not is_in(browser)
 
 
 # --- secrets at rest --------------------------------------------------------------------------

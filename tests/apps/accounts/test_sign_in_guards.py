@@ -106,10 +106,21 @@ def test_failures_that_are_far_apart_are_not_added_up(ada: User, clock: Any) -> 
 def test_fifty_failures_lock_the_address_whatever_the_names_are(ada: User) -> None:
     for number in range(50):
         fail(f"somebody{number}", 1)
-    with pytest.raises(LockedOut):
+    with pytest.raises(LockedOut, match="from your network address") as refused:
         sessions.sign_in("ada", PASSWORD)
+    assert "platform admin" not in refused.value.message, "nobody unlocks an address there"
     context.begin("r", "198.51.100.9")
     sessions.sign_in("ada", PASSWORD)
+
+
+def test_another_address_of_the_same_ipv6_network_is_locked_too(ada: User) -> None:
+    for one in range(50):
+        fail(f"nobody{one}", 1, f"2001:db8::{one + 1:x}")
+    context.begin("r", "2001:db8::beef")
+    with pytest.raises(LockedOut, match="from your network address"):
+        sessions.sign_in("ada", PASSWORD)
+    context.begin("r", "2001:db8:0:1::1")
+    assert sessions.sign_in("ada", PASSWORD)
 
 
 def test_success_does_not_clear_the_address(ada: User) -> None:

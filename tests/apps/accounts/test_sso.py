@@ -5,13 +5,15 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from django.test import Client
 
 from apps.accounts.models import User
-from apps.accounts.services import people
-from apps.accounts.services.single_sign_on import free_name, uid_of
+from apps.accounts.services import people, single_sign_on
+from apps.accounts.services.single_sign_on import Visitor, free_name, uid_of
 from apps.accounts.snapshot import PERSON
+from apps.accounts.sso.provider import _visitor
 from apps.core.models import Event, SnapshotEntry
 from tests.factories.accounts import PASSWORD, SYSTEM, make_user
 from tests.fakes.oidc_provider import Provider, running
@@ -243,6 +245,62 @@ def test_who_wrote_anothers_address_loses_the_password_when_the_owner_comes(
     assert not squatter.has_usable_password()
     assert squatter.token_version > before
     assert Event.objects.filter(verb="user.password_ended").exists()
+
+
+def squats(how: str = "registered") -> User:
+    return people.create_user(
+        username="squatter",
+        email="mara@example.org",
+        password=PASSWORD,
+        actor=SYSTEM,
+        profile=people.Profile(uses_pages=True, how=how),
+    )
+
+
+def test_who_wrote_anothers_address_keeps_no_factor_and_no_connection_of_the_own(
+    provider: Provider,
+) -> None:
+    squatter = squats()
+    Authenticator.objects.create(user=squatter, type=Authenticator.Type.WEBAUTHN, data={})
+    SocialAccount.objects.create(user=squatter, provider="sso", uid="the squatter's own")
+    provider.knows("m-1", **MARA)
+    browser = Client()
+    assert sign_in(provider, "m-1", browser).status_code == 302
+    assert is_in(browser)
+    assert not Authenticator.objects.filter(user=squatter).exists()
+    assert SocialAccount.objects.get().uid == uid_of(provider.issuer, "m-1")
+
+
+def test_who_came_by_an_invitation_has_not_proven_the_address(provider: Provider) -> None:
+    squatter = squats("invited")
+    provider.knows("m-1", **MARA)
+    sign_in(provider, "m-1")
+    squatter.refresh_from_db()
+    assert not squatter.has_usable_password()
+
+
+def test_an_account_whose_making_is_purged_is_vouched_for_by_nobody(
+    monkeypatch: pytest.MonkeyPatch, mara: User
+) -> None:
+    assert single_sign_on._is_vouched_for(mara)
+    monkeypatch.setattr(Event, "objects", Event.objects.none())
+    assert not single_sign_on._is_vouched_for(mara)
+
+
+@pytest.mark.parametrize("address", ["mara", "mar\u0430@example.org", "\u017fam@example.org"])
+def test_a_name_or_a_look_alike_of_an_address_finds_nobody(address: str) -> None:
+    make_user("mara")
+    make_user("sam")
+    with pytest.raises(single_sign_on.SignInRefused):
+        single_sign_on.person_for(Visitor("https://id.example", "1", address, is_verified=True))
+
+
+def test_an_answer_vouches_for_the_address_that_it_names_and_for_no_other() -> None:
+    claims = {"sub": "1", "email": "eve@example.org", "email_verified": True}
+    assert _visitor(claims, {"sub": "1"}).is_verified
+    assert not _visitor(claims, {"sub": "1", "email": "mara@example.org"}).is_verified
+    doubted = {"sub": "1", "email": "eve@example.org", "email_verified": False}
+    assert not _visitor(claims, doubted).is_verified
 
 
 def test_a_password_that_an_operator_gave_stays(provider: Provider, mara: User) -> None:

@@ -44,6 +44,12 @@ def test_sign_in_is_throttled_by_address(settings: Any) -> None:
     assert call("login", wish, "192.0.2.2").status_code == HTTPStatus.OK
 
 
+def test_the_addresses_of_one_ipv6_network_are_one(settings: Any) -> None:
+    settings.THROTTLE_REGISTER = "1/m"
+    knocks = ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1")
+    assert [call("register", {}, one).status_code for one in knocks] == [400, 429, 400]
+
+
 def test_registration_is_throttled_by_address(settings: Any) -> None:
     settings.THROTTLE_REGISTER = "1/m"
     assert [call("register", {}).status_code for _ in range(2)] == [400, 429]

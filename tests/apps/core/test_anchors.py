@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from pytest_django import Settings
 from apps.core import anchors, chain, events, tasks, write_once
 from apps.core.anchors import AnchorUnavailable
 from apps.core.errors import Conflict
-from apps.core.models import AuditAnchor, Event, EventSeal
+from apps.core.events import GENESIS
+from apps.core.models import AuditAnchor, AuditPurge, Event, EventSeal
 from apps.core.selectors import chain_status
 from tests.apps.core.test_chain import SYSTEM, YEAR, broken, rewrite, write
 
@@ -211,6 +212,35 @@ def test_an_altered_anchor_is_named(tmp_path: Path, settings: Settings) -> None:
     assert "its signature does not fit" in broken().what
 
 
+@pytest.mark.parametrize("name", ["head/٠٠٠٠٠٠٠٠٠١.json", "head/1.json", "head/x/0000000001.json"])  # noqa: RUF001
+def test_what_lies_beside_the_anchors_does_not_hinder_reading_them(bucket: Any, name: str) -> None:
+    write(2)
+    anchors.write()
+    bucket.put_object(Bucket=BUCKET, Key=name, Body=b"{}")
+    assert chain.verify_chain().first_break is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"kept": "x"}, {"scheme": 5}, {"at": "2026-01-01"}, {"at": 5}, {"seq": True},
+        {"hash": None}, {"mac": []}, {"days": 1.5}, {"seq": 10**30},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_whatever_lies_there_the_verification_ends_and_names_it(
+    odd: dict[str, Any], tmp_path: Path, settings: Settings
+) -> None:
+    settings.AUDIT_ANCHOR = f"file://{tmp_path}"
+    write(2)
+    anchors.write()
+    write(2)
+    first = json.loads((tmp_path / "0000000001.json").read_bytes())
+    forged = json.dumps({**first, "number": 2, "seq": 4, **odd})
+    (tmp_path / "0000000002.json").write_text(forged)
+    assert "Anchor 2 is not one of ours" in broken().what
+
+
 def test_a_purge_and_its_forgery_are_told_apart(bucket: Any) -> None:
     write(4, days_ago=400)
     write(3)
@@ -222,6 +252,63 @@ def test_a_purge_and_its_forgery_are_told_apart(bucket: Any) -> None:
     anchors.write()
     report = chain.verify_chain()
     assert (report.first_break, report.purged) == (None, 4)
+
+
+def forge_tombstone(to_seq: int, purged_at: datetime) -> None:
+    """Remove the beginning as the owner of the database can, with all that a purge leaves."""
+    last = EventSeal.objects.get(seq=to_seq)
+    tomb = AuditPurge(
+        from_seq=1, to_seq=to_seq, count=to_seq, prev_hash=GENESIS, last_hash=last.hash,
+        newest_at=timezone.now() - 2 * YEAR, purged_at=purged_at, actor_name="system",
+        range_digest=GENESIS,
+    )  # fmt: skip
+    tomb.digest = chain.tombstone_digest(tomb, GENESIS)
+    with write_once.suspended():
+        ids = list(EventSeal.objects.filter(seq__lte=to_seq).values_list("event_id", flat=True))
+        EventSeal.objects.filter(seq__lte=to_seq).delete()
+        Event.objects.filter(pk__in=ids).delete()
+        tomb.save()
+        events.record("audit.purged", actor=SYSTEM, target=tomb, tombstone=tomb.digest)
+    events.seal_everything()
+
+
+@pytest.mark.parametrize("days", [-400, -1, 0, 2, 40_000], ids=lambda days: f"{days} days")
+def test_a_tombstone_over_young_links_is_forged_whatever_its_date(bucket: Any, days: int) -> None:
+    write(6)
+    anchors.write()
+    write(3)
+    anchors.write()
+    forge_tombstone(6, timezone.now() + timedelta(days=days))
+    assert "is forged" in broken().what
+
+
+def test_a_tombstone_is_held_to_the_retention_of_its_time(
+    bucket: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links of two days ago are gone, where an anchor says that events are kept for a year."""
+    write(6)
+    now = timezone.now()
+    with monkeypatch.context() as then:
+        then.setattr(timezone, "now", lambda: now - timedelta(days=2))
+        anchors.write()
+    write(3)
+    anchors.write()
+    forge_tombstone(6, now)
+    settings.AUDIT_RETENTION_DAYS = 1  # what the settings say today does not excuse it
+    assert "is forged" in broken().what
+
+
+def test_a_part_that_the_anchors_saw_otherwise_is_not_removed(bucket: Any) -> None:
+    rows = write(4, days_ago=400)
+    write(1)
+    anchors.write()
+    rewrite(from_seq=2, event=rows[1])
+    anchors.write()
+    write(1)
+    anchors.write()
+    with pytest.raises(Conflict, match="nothing is removed"):
+        chain.purge_events(YEAR, actor=SYSTEM)
+    assert EventSeal.objects.filter(seq=1).exists()
 
 
 # -- a restore from a backup ----------------------------------------------------------------------
@@ -248,6 +335,7 @@ def test_a_restore_breaks_the_chain_until_somebody_tells_of_it(bucket: Any) -> N
     call_command("anchor_audit", after_restore="the disk died")
     report = chain.verify_chain()
     assert report.first_break is None
+    assert chain.record_verdict(report, actor=SYSTEM).facts["lost"] == list(report.lost)
     assert report.lost == ("links 5 to 18 were lost by a restore (anchor 11)",)
     event = Event.objects.get(verb="audit.restored")
     assert (event.facts["lost_from"], event.facts["lost_to"]) == (5, 18)
@@ -282,6 +370,34 @@ def test_an_anchor_that_is_late_is_an_alarm(bucket: Any, settings: Settings) -> 
     tasks.tick_watch_audit()
     tasks.tick_watch_audit()
     assert Event.objects.filter(verb="audit.alarm").count() == 1
+
+
+def test_another_alarm_is_told_though_one_was_told_today() -> None:
+    assert chain.record_alarm(("The chain is not anchored.",)) is not None
+    assert chain.record_alarm(("Events wait.",)) is not None
+    assert chain.record_alarm(("Events wait.",)) is None
+
+
+def test_a_chain_that_nobody_verifies_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verification that cannot read the anchors, or dies, leaves no verdict."""
+    write(2)
+    assert chain.alarms() == ()
+    later = timezone.now() + timedelta(days=3)
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    assert "not verified as a whole" in chain.alarms()[0]
+    with write_once.suspended():
+        chain.record_verdict(chain.verify_chain(), actor=SYSTEM)
+        Event.objects.filter(verb="audit.verified").update(at=later)
+    assert not [one for one in chain.alarms() if "verified" in one]
+
+
+def test_what_piles_up_while_no_sealer_runs_is_seen_at_a_glance() -> None:
+    write(2)
+    event = events.record("late", actor=SYSTEM, target=EventSeal(seq=1))
+    with write_once.suspended():
+        long_ago = timezone.now() - 3 * events.LOOK_BACK
+        Event.objects.filter(pk=event.pk).update(at=long_ago)
+    assert (chain_status().state, chain_status().unsealed) == ("behind", 1)
 
 
 def test_events_that_wait_long_for_their_seal_are_an_alarm() -> None:

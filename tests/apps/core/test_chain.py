@@ -84,6 +84,8 @@ def test_triggers_come_back_with_the_next_migrate(made: list[Event]) -> None:
         on = " ON core_event" if connection.vendor == "postgresql" else ""
         cursor.execute(f"DROP TRIGGER {name}{on}")
     assert write_once.missing() == ["core_event"]
+    assert "core_event" in chain.alarms()[0]
+    assert chain.verify_chain().alarms == chain.alarms()
     write_once.ensure()
     assert write_once.missing() == []
 
@@ -221,14 +223,16 @@ def test_changes_name_only_what_differs_and_hide_secrets() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "client_secret", "access_token", "webhook_url", "key_text", "api_key"]
+    "name", ["password", "client_secret", "access_token", "webhook_url", "key_text", "access_key"]
 )
 def test_no_secret_reaches_an_event(made: list[Event], name: str) -> None:
-    facts: dict[str, Any] = {name: "hunter2", "nested": {name: ["hunter2"]}}
+    inside = {"nested": {name: ["hunter2"]}, "deeper": {name: {"value": "hunter2", "of": 2}}}
+    facts: dict[str, Any] = {name: "hunter2", **inside}
     event = events.record("thing.changed", actor=SYSTEM, target=made[0], **facts)
     event.refresh_from_db()
     assert "hunter2" not in json.dumps(event.facts)
     assert event.facts[name] == "***"
+    assert event.facts["deeper"][name] == {"value": "***", "of": 2}
 
 
 def test_long_values_are_cut(made: list[Event]) -> None:

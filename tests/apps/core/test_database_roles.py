@@ -181,6 +181,18 @@ def test_tables_that_the_role_made_are_taken_over(role: tuple[str, str]) -> None
     assert not roles.owns_the_record()
 
 
+def test_a_role_that_owns_the_schema_could_drop_the_record_and_is_named(
+    role: tuple[str, str],
+) -> None:
+    call_command("database_roles", app_role=role[0])
+    do(f"ALTER SCHEMA public OWNER TO {role[0]}")
+    with pytest.raises(CommandError, match="owns the schema"):
+        call_command("database_roles", app_role=role[0])
+    connect(*role)
+    assert not roles.owns_the_record()
+    assert "core.W003" in {one.id for one in run_checks(include_deployment_checks=True)}
+
+
 @pytest.mark.parametrize("name", ["nobody_of_this_name", 'quoted"; DROP TABLE core_event'])
 def test_a_role_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(CommandError, match="There is no role"):

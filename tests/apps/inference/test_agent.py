@@ -408,6 +408,18 @@ def test_a_round_goes_on_through_errors_and_tells_of_changes_only(
     assert one.state == "ok"
 
 
+def test_a_round_leaves_out_the_words_of_an_error_that_may_quote_a_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def act() -> None:
+        raise ValueError("cannot use 'Lovelace'")
+
+    one = Round("shipping", act, threading.Event(), 0.5)
+    assert not one.turn()
+    assert "Lovelace" not in caplog.records[0].getMessage() + one.state
+    assert one.state == "ValueError"
+
+
 def test_the_pause_of_a_failing_round_grows_to_two_seconds() -> None:
     one = Round("looking", lambda: None, threading.Event(), 0.5)
     pauses, pause = [], 0.5

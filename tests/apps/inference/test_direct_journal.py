@@ -55,7 +55,7 @@ def test_nobody_is_answered_while_another_still_writes_their_record(
     journal = DirectJournal()
     writing, go_on, answered = threading.Event(), threading.Event(), threading.Event()
 
-    def slowly(rows: Sequence[Row]) -> tables.Written:
+    def slowly(rows: Sequence[Row], *_: object) -> tables.Written:
         writing.set()
         assert go_on.wait(30)
         return tables.Written(len(rows), 0)

@@ -55,6 +55,27 @@ def test_a_unit_goes_as_it_is_and_as_its_hash_and_others_stay() -> None:
     assert done.counts["predictions"] == 2
 
 
+def test_a_purge_that_takes_a_step_of_rows_first_does_not_end_an_erasure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(erasure, "STEP_ROWS", 1)
+    prediction(unit=UNIT)
+    prediction(unit=UNIT)
+    taken: list[str] = []
+
+    def purge_was_quicker(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith('DELETE FROM "inference_prediction" ') and not taken:
+            taken.append(sql)
+            execute(sql, *rest)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(purge_was_quicker):
+        done = erase()
+    assert taken
+    assert not Prediction.objects.exists()
+    assert done.counts["predictions"] == 1
+
+
 def test_a_unit_hashed_under_a_former_secret_is_found(settings: Any) -> None:
     former = digests_of(UNIT)[0]
     settings.SECRET_KEY_FALLBACKS, settings.SECRET_KEY = [settings.SECRET_KEY], "n" * 50
@@ -112,6 +133,13 @@ def test_a_late_record_that_the_database_would_refuse_is_not_put_aside(tmp_path:
     spooled(tmp_path, [record(ts=early, unit=UNIT, rows="three")])
     assert ship(tmp_path).erased == 1
     assert not PredictionRejected.objects.exists()
+
+
+def test_a_late_record_without_a_time_is_not_put_aside(tmp_path: Path) -> None:
+    erase()
+    spooled(tmp_path, [record(unit=UNIT, ts_ms=None), record(unit="else", ts_ms=None)])
+    shipped = ship(tmp_path)
+    assert (shipped.erased, shipped.rejected) == (1, 1)
 
 
 def test_copies_of_damaged_segments_from_before_an_erasure_go(tmp_path: Path) -> None:

@@ -4,18 +4,19 @@ import pytest
 from django.db import connection
 
 from apps.inference.engine.journal import PredictionRecord
-from apps.inference.journal_db.rows import Row
+from apps.inference.journal_db.rows import Row, Whence
 from apps.inference.models import Prediction
 from tests.factories.inference import prediction
 
 pytestmark = pytest.mark.django_db
 
 
-def test_the_columns_are_those_of_the_record() -> None:
+def test_the_columns_are_those_of_the_record_without_where_the_call_came_from() -> None:
     columns = {one.column for one in Prediction._meta.concrete_fields}
-    recorded = set(PredictionRecord.__slots__) - {"ts_ms"}
+    recorded = set(PredictionRecord.__slots__) - {"ts_ms"} - set(Whence._fields)
     assert columns == recorded | {"ts", "seq", "writer"}
     assert columns == set(Row._fields)
+    assert not columns & {"address", "agent"}
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="Django makes the table there")

@@ -6,12 +6,17 @@ from django.test import Client
 from apps.accounts.models import Team
 from apps.accounts.snapshot import Role
 from apps.core.models import Event
+from apps.inference import selectors
+from apps.inference.admin import ErasureForm
+from apps.inference.engine.redact import NOT_TOLD
 from apps.inference.models import Erasure, Prediction
 from apps.inference.record_keys import digests_of
 from apps.inference.services import erasure
+from apps.inference.veils import REDACTED
+from apps.registry.models import RegisteredModel
 from tests.factories.accounts import make_member, make_team, make_user
 from tests.factories.inference import prediction
-from tests.factories.registry import make_model
+from tests.factories.registry import make_model, make_version
 
 pytestmark = pytest.mark.django_db
 ADD = "/admin/inference/erasure/add/"
@@ -65,6 +70,17 @@ def test_a_maintainer_erases_in_no_other_team_and_sees_none_of_its_erasures(blue
     assert not Erasure.objects.exclude(team_id=blue.pk).exists()
     other = Erasure.objects.create(team_id=red.pk, before="2026-01-01T00:00Z", digests=["hmac:ab"])
     assert client.get(f"/admin/inference/erasure/{other.pk}/change/").status_code == 404
+
+
+def test_what_one_may_choose_is_kept_nowhere_for_another_who_looks_meanwhile(blue: Team) -> None:
+    mara, root = member("mara", blue, Role.MAINTAINER), Client()
+    root.force_login(make_user("root", is_admin=True))
+    assert ">All teams</option>" in root.get(ADD).content.decode()
+    assert list(ErasureForm.base_fields["team"].choices) == []  # type: ignore[attr-defined]
+    reply = mara.post(ADD, {"unit": UNIT, "team": "", "reason": "x"})
+    assert (reply.status_code, Erasure.objects.count()) == (200, 0)
+    assert "This field is required." in reply.content.decode()
+    assert ">All teams</option>" not in reply.content.decode()
 
 
 def test_a_platform_admin_erases_in_all_teams() -> None:
@@ -122,3 +138,35 @@ def test_a_plain_unit_is_found_by_everybody_of_the_team(blue: Team) -> None:
     page = viewer.get(f"/admin/inference/prediction/?unit={UNIT}").content.decode()
     assert str(kept.pk) in page
     assert UNIT in viewer.get(url_of(kept)).content.decode()
+
+
+def test_an_error_from_before_the_rule_is_hidden_and_our_own_sentence_is_not(blue: Team) -> None:
+    hide(blue, age="drop")
+    make_version(RegisteredModel.objects.get())
+    quoting, told = (
+        prediction(team_id=blue.pk, status="model_failed", error=text)
+        for text in ("could not convert Lovelace", NOT_TOLD)
+    )
+    viewer, mara = member("vera", blue, Role.VIEWER), member("mara", blue, Role.MAINTAINER)
+    assert "Lovelace" not in viewer.get(url_of(quoting)).content.decode()
+    assert "Lovelace" not in viewer.get(f"/api/v1/predictions/{quoting.pk}").content.decode()
+    assert NOT_TOLD in viewer.get(url_of(told)).content.decode()
+    kept = mara.get(f"{url_of(quoting)}?redacted=show&reason=a+bug").content.decode()
+    assert "Lovelace" in kept
+
+
+@pytest.mark.parametrize("has_version", [False, True])
+def test_where_nobody_can_tell_what_a_vector_holds_all_of_it_is_hidden(
+    blue: Team, has_version: bool
+) -> None:
+    hide(blue, age="drop")
+    if has_version:  # its vector `x` has no names
+        make_version(RegisteredModel.objects.get())
+    found = prediction(
+        team_id=blue.pk, version=1, inputs={"x": [[1.0, 31.0]]}, outputs={"y": [31.0]}
+    )
+    shown = selectors.veil_of(found).over(found)
+    assert (shown.inputs, shown.outputs) == (REDACTED, REDACTED)
+    page = member("vera", blue, Role.VIEWER).get(url_of(found))
+    assert page.status_code == 200
+    assert "31.0" not in page.content.decode()

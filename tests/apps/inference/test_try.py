@@ -17,7 +17,10 @@ from PIL import Image
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from apps.accounts.models import Team, User
+from apps.accounts import wiring as limits_wiring
+from apps.accounts.counters.memory import MemoryCounters
+from apps.accounts.limits import Limiter
+from apps.accounts.models import Plan, Team, User
 from apps.accounts.snapshot import Role
 from apps.core import storage
 from apps.inference import traffic, windows, wiring
@@ -28,6 +31,7 @@ from apps.registry.models import ModelVersion
 from tests.factories.accounts import make_member, make_team, make_user
 from tests.factories.registry import make_model, make_release, make_upload, make_version
 from tests.factories.serving import ServingNode
+from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.django_db
 
@@ -411,3 +415,23 @@ def test_an_image_is_uploaded_as_a_file_and_shown_before(
     error = reply.content.decode().split('id="try-f0-error" hx-swap-oob="true">')[1]
     assert error.startswith("The file is larger than 10 bytes. Choose a smaller image.")
     assert Prediction.objects.count() == 0
+
+
+def test_tries_count_against_the_plan_of_who_tries(
+    client: Client, team: Team, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Limiter(MemoryCounters(), clock=FakeClock(1_000_000.0))
+    monkeypatch.setattr(limits_wiring, "_limiter", made)
+    user = signed_in(client, team)
+    Plan.objects.create(name="small", title="Small", rows_per_minute=2, rows_per_call=2)
+    User.objects.filter(pk=user.pk).update(plan="small")
+
+    def rows(count: int) -> str:
+        body = json.dumps({"instances": [[1, 1, 1, 1]] * count})
+        return client.post(address(version), {"mode": "json", "body": body}).content.decode()
+
+    assert "one call may carry 2" in rows(3)
+    rows(2)
+    assert Prediction.objects.filter(status="ok").count() == 1
+    assert "The plan small allows 2 predictions a minute; none is left" in rows(1)
+    assert Prediction.objects.filter(status="ok").count() == 1

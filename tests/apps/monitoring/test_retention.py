@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import time_machine
+from botocore.exceptions import ClientError
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.utils import timezone
 
-from apps.accounts.models import Invitation, KeyAddress, RefreshToken
+from apps.accounts.models import ApiKey, Invitation, KeyAddress, RefreshToken
 from apps.core import chain, events
 from apps.core.events import Actor
 from apps.core.models import Event, Work
@@ -94,6 +95,26 @@ def test_a_dry_run_counts_the_same_and_changes_nothing() -> None:
     assert purge() == told
 
 
+def test_a_key_that_nobody_uses_any_more_forgets_from_where_it_was() -> None:
+    now, team, user = timezone.now(), make_team(), make_user()
+    used: list[ApiKey] = []
+    for days in (91, 89):
+        key, _ = make_key(team, user)
+        key.last_used_at = now - timedelta(days=days)
+        key.last_used_address, key.last_used_agent = "192.0.2.7", "curl of ada"
+        key.save()
+        used.append(key)
+    purge("addresses", dry_run=True)
+    assert ApiKey.objects.filter(last_used_address="192.0.2.7").count() == 2
+    purge("addresses")
+    told = [ApiKey.objects.get(pk=one.pk) for one in used]
+    assert [(one.last_used_address, one.last_used_agent) for one in told] == [
+        ("", ""),
+        ("192.0.2.7", "curl of ada"),
+    ]
+    assert told[0].last_used_at == used[0].last_used_at
+
+
 def test_one_kind_alone_leaves_the_others() -> None:
     one_of_each(timedelta(days=500))
     assert purge("work") == {"work": 1}
@@ -141,9 +162,12 @@ def test_old_events_go_with_a_tombstone_and_the_chain_holds() -> None:
     assert chain.verify_chain().first_break is None
 
 
-def test_a_kind_that_fails_is_named_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OperationalError("gone"), ClientError({}, "ListObjectsV2")])
+def test_a_kind_that_fails_is_named_and_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def fails(days: int, dry_run: bool, actor: Actor) -> Removed:
-        raise OperationalError("gone")
+        raise error
 
     broken = Kept("broken", lambda: 1, fails)
     monkeypatch.setattr(retention, "KINDS", (broken, *retention.KINDS))

@@ -241,7 +241,7 @@ def test_saved_settings_lead_back_to_the_settings(boss: Client, wine: Registered
     reply = boss.post(page(wine, "?tab=settings"), form)
     assert reply.headers["Location"] == page(wine, "?tab=settings")
     wrong = boss.post(page(wine, "?tab=settings"), form | {"redact": '{"age": "maybe"}'})
-    assert "One of drop, hash." in wrong.content.decode()
+    assert "One of drop, hash, mask." in wrong.content.decode()
     assert wrong.context["tab"] == "settings"
 
 

@@ -583,3 +583,16 @@ def test_a_browser_that_was_idle_too_long_uploads_nothing(team: Team, files: Fil
         cookies = {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
         clock.shift(timedelta(minutes=31))
         assert call(door.upload, PATH, GOOD, headers=cookies).status == 401
+
+
+def test_the_client_is_found_where_each_proxy_writes_a_line_of_its_own(
+    headers: dict[str, str], files: Files, settings: Settings
+) -> None:
+    settings.TRUSTED_PROXIES = 2
+
+    async def behind_two(scope: Any, receive: Any, send: Any) -> None:
+        lines = [(b"x-forwarded-for", one) for one in (b"192.0.2.7", b"10.0.0.1")]
+        await door.upload({**scope, "headers": [*scope["headers"], *lines]}, receive, send)
+
+    assert call(behind_two, PATH, GOOD, headers=headers).status == 202
+    assert Event.objects.get(verb="version.uploaded").address == "192.0.2.7"

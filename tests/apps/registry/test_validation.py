@@ -308,7 +308,7 @@ def test_the_sweeper_removes_abandoned_files_and_spares_what_is_wanted(
     (uploads.temp_folder() / "half").write_bytes(b"x")
     (uploads.work_folder() / "left" / "inner").mkdir(parents=True)
     (uploads.work_folder() / "left" / "inner" / "file").write_bytes(b"x")
-    old = timezone.now().timestamp() - 25 * 3600
+    old = timezone.now().timestamp() - 8 * 86_400
     for name in ("artifacts/incoming/abandoned", f"artifacts/{version.incoming_key}"):
         os.utime(data_dir / name, (old, old))
     for path in (uploads.temp_folder() / "half", uploads.work_folder() / "left"):

@@ -391,3 +391,30 @@ def _reset(limit: limits.Limit, now: float = 1000.0) -> int:
     left = limit.ends(limit.window(now)) - now
     assert 0 < left <= limit.seconds
     return int(left)
+
+
+def test_a_clock_that_was_a_day_ahead_for_a_moment_costs_no_lease_for_each_call() -> None:
+    counters, clock = Counted(), FakeClock(1_000_000.0)
+    made = limiter(counters, clock)
+    who = caller(PlanBody("large", rows_per_day=1_000_000))
+    clock.advance(limits.DAY)
+    call(made, who)
+    clock.advance(-limits.DAY)
+    counters.trips.clear()
+    for _ in range(50):
+        call(made, who)
+    assert len(counters.trips) == 1
+
+
+def test_a_thread_that_read_the_clock_before_the_turn_takes_nothing_from_the_new_window() -> None:
+    counters, clock = Counted(), FakeClock(1_000_000.0)
+    made = limiter(counters, clock)
+    who = caller(PlanBody("large", rows_per_day=1_000_000))
+    clock.now = float(12 * limits.DAY)
+    call(made, who)
+    clock.advance(-0.001)
+    call(made, who)
+    clock.advance(0.001)
+    counters.trips.clear()
+    call(made, who)
+    assert counters.trips == []

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from django.utils.module_loading import import_string
 
-from apps.accounts.services.plans import FIRST_PLANS, TRIAL
+from apps.accounts.policies import TRIAL
+from apps.accounts.services.plans import FIRST_PLANS
 from apps.core.headers import headers_for
 from mlplatform.settings import base
 

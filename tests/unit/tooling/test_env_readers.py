@@ -26,6 +26,14 @@ def test_a_wrong_url_is_refused_by_its_name_and_without_its_password(url: str) -
     assert refused.value.__cause__ is None
 
 
+@pytest.mark.parametrize("url", ["postgres://u:pa/ssw0rd@h:5432/n", "postgres://u:pass@h:xx/n"])
+def test_a_wrong_address_of_the_database_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="DATABASE_URL") as refused:
+        env.database(url)
+    assert "pa" not in str(refused.value).replace("password", "")
+    assert refused.value.__suppress_context__
+
+
 def test_whole_numbers_are_read_by_comma(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X_PORTS", "443, 8443")
     assert env.integers("X_PORTS") == (443, 8443)
