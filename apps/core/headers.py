@@ -11,6 +11,7 @@ from types import MappingProxyType
 ANSWERS = ("/api/", "/v2", "/health", "/metrics", "/ping", "/version", "/invocations", "/endpoints")
 # The schema lies below /api/ and is an answer, too; its pages are below /docs and /redoc.
 ADMIN = ("/admin/",)
+DOCS = ("/docs", "/redoc")
 STATIC = ("/static/",)
 
 _NOTHING: Mapping[str, str] = {
@@ -29,8 +30,8 @@ _PAGES = {
     "connect-src": "'self'",
     "form-action": "'self'",
 }
-# Redoc writes its styles into the page.
-_REDOC = {**_PAGES, "style-src": "'self' 'unsafe-inline'"}
+# Swagger and Redoc write styles into the page.
+_DOCS = {**_PAGES, "style-src": "'self' 'unsafe-inline'"}
 _ADMIN = {
     "default-src": "'self'",
     "script-src": "'self' 'unsafe-eval'",
@@ -62,7 +63,7 @@ def _set(directives: Mapping[str, str], **more: str) -> Mapping[str, str]:
 
 _OF_ANSWERS = _set(_NOTHING, Cache_Control="no-store")
 _OF_PAGES = _set(_PAGES, Cache_Control="no-store")
-_OF_REDOC = _set(_REDOC, Cache_Control="no-store")
+_OF_DOCS = _set(_DOCS, Cache_Control="no-store")
 _OF_ADMIN = _set(_ADMIN, Cache_Control="no-store")
 _OF_FILES = _set(_NOTHING)  # a file opened by itself is no page; caching is its server's to say
 
@@ -75,4 +76,4 @@ def headers_for(path: str) -> Mapping[str, str]:
         return _OF_ADMIN
     if path.startswith(STATIC):
         return _OF_FILES
-    return _OF_REDOC if path.startswith("/redoc") else _OF_PAGES
+    return _OF_DOCS if path.startswith(DOCS) else _OF_PAGES
