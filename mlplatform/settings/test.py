@@ -9,7 +9,15 @@ os.environ.setdefault("MLP_ENV_FILE", "0")
 if "PYTEST_XDIST_WORKER" in os.environ or "MLP_DATA_DIR" not in os.environ:
     os.environ["MLP_DATA_DIR"] = tempfile.mkdtemp(prefix="mlplatform-test-")
 
+from mlplatform.settings import base
 from mlplatform.settings.base import *
+
+# A database each for the processes of a parallel run: a test may empty the cache that it counts in.
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+REDIS_URL = base.REDIS_URL
+if REDIS_URL and _worker:
+    REDIS_URL = f"{REDIS_URL.rpartition('/')[0]}/{int(_worker) + 1}"
+    CACHES["default"]["LOCATION"] = REDIS_URL
 
 SECRET_KEY = "only-for-tests"  # noqa: S105 - signs nothing that outlives a test
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
