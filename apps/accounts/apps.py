@@ -19,7 +19,7 @@ class AccountsConfig(AppConfig):
 
 def _note_browsers() -> None:
     """Django says when a browser is signed in or out, whichever form or provider did it."""
-    from django.contrib.auth.signals import user_logged_in, user_logged_out  # noqa: PLC0415
+    from django.contrib.auth.signals import user_logged_in, user_logged_out  # noqa: PLC0415 - as above
 
     from apps.accounts.services import browsers  # noqa: PLC0415 - needs the apps to be loaded
 

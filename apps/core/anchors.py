@@ -416,7 +416,7 @@ class _Bucket:
 
     def __init__(self, bucket: str, prefix: str, access: _Access) -> None:
         import boto3  # noqa: PLC0415 - half a second that only this needs
-        from botocore.config import Config  # noqa: PLC0415
+        from botocore.config import Config  # noqa: PLC0415 - as above
 
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
         self._client: Any = boto3.client(

@@ -13,8 +13,8 @@ class CoreConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.core import (  # noqa: PLC0415 - they register themselves
-            audit_checks,  # noqa: F401
-            deploy_checks,  # noqa: F401
+            audit_checks,  # noqa: F401 - as above
+            deploy_checks,  # noqa: F401 - as above
         )
 
         post_migrate.connect(write_once.ensure, sender=self)

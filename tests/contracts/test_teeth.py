@@ -105,7 +105,7 @@ def test_each_check_that_is_gone_is_noticed() -> None:
         print(f"{what}: {told or 'NOBODY NOTICES'}")  # noqa: T201 - the record of the run
         if not told:
             missed.append(what)
-    print(  # noqa: T201
+    print(  # noqa: T201 - the record of the run
         f"{rows} rows, {cells} cells; {len(changes)} checks taken away, {noticed} noticed, "
         f"{excused} excused, {len(missed)} missed"
     )

@@ -94,7 +94,7 @@ def main(port: int) -> None:
     challenges: dict[str, str] = {}
     lies: dict[str, Any] = {}
 
-    @app.before_request  # type: ignore[untyped-decorator]
+    @app.before_request  # type: ignore[untyped-decorator]  # no types
     def pkce() -> Any:
         if flask.request.path == "/oauth2/token":
             form = flask.request.form
@@ -103,7 +103,7 @@ def main(port: int) -> None:
                 return {"error": "invalid_grant"}, 400
         return None
 
-    @app.after_request  # type: ignore[untyped-decorator]
+    @app.after_request  # type: ignore[untyped-decorator]  # no types
     def remember(reply: Any) -> Any:
         if flask.request.path == "/oauth2/authorize" and reply.status_code == 302:
             given = parse_qs(urlsplit(reply.headers["location"]).query)
@@ -114,11 +114,11 @@ def main(port: int) -> None:
             reply.set_data(json.dumps(_lied(flask.request.path, reply.get_json(), lies)))
         return reply
 
-    @app.get("/asked")  # type: ignore[untyped-decorator]
+    @app.get("/asked")  # type: ignore[untyped-decorator]  # no types
     def told() -> Any:
         return flask.jsonify(asked)
 
-    @app.put("/lies")  # type: ignore[untyped-decorator]
+    @app.put("/lies")  # type: ignore[untyped-decorator]  # no types
     def lie() -> Any:
         lies.clear()
         lies.update(flask.request.get_json())

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -86,40 +86,30 @@ class SignInFilter(ChipsFilter):
         return queryset if self.value() == "shown" else queryset.exclude(verb__in=self.quiet)
 
 
-class ActorFilter(TextFilter):
-    title = "who"
-    parameter_name = "who"
+class WordFilter(TextFilter):
+    """Narrows by what one column holds."""
+
+    lookup: ClassVar[str]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
         typed = self.value()
-        return queryset.filter(actor_name__istartswith=typed) if typed else queryset
+        return queryset.filter(**{self.lookup: typed}) if typed else queryset
 
 
-class VerbFilter(TextFilter):
-    title = "verb"
-    parameter_name = "verb"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
-        typed = self.value()
-        return queryset.filter(verb=typed) if typed else queryset
+class ActorFilter(WordFilter):
+    title, parameter_name, lookup = "who", "who", "actor_name__istartswith"
 
 
-class AddressFilter(TextFilter):
-    title = "address"
-    parameter_name = "address"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
-        typed = self.value()
-        return queryset.filter(address=typed) if typed else queryset
+class VerbFilter(WordFilter):
+    title, parameter_name, lookup = "verb", "verb", "verb"
 
 
-class RequestFilter(TextFilter):
-    title = "request id"
-    parameter_name = "request"
+class AddressFilter(WordFilter):
+    title, parameter_name, lookup = "address", "address", "address"
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
-        typed = self.value()
-        return queryset.filter(request_id=typed) if typed else queryset
+
+class RequestFilter(WordFilter):
+    title, parameter_name, lookup = "request id", "request", "request_id"
 
 
 class FromFilter(TextFilter):

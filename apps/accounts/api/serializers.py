@@ -95,7 +95,7 @@ class MadeInvitationSerializer(InvitationSerializer):
     url = serializers.SerializerMethodField(help_text="The page where it is accepted.")
 
     class Meta(InvitationSerializer.Meta):
-        fields = (*InvitationSerializer.Meta.fields, "invitation", "url")  # type: ignore[assignment]
+        fields = (*InvitationSerializer.Meta.fields, "invitation", "url")  # type: ignore[assignment]  # longer
 
     def get_invitation(self, _: Invitation) -> str:
         return str(self.context["text"])
@@ -204,7 +204,7 @@ class IssuedKeySerializer(KeySerializer):
     key = serializers.SerializerMethodField(help_text="The key itself; it is shown only this once.")
 
     class Meta(KeySerializer.Meta):
-        fields = ("id", "key", *KeySerializer.Meta.fields[1:])  # type: ignore[assignment]
+        fields = ("id", "key", *KeySerializer.Meta.fields[1:])  # type: ignore[assignment]  # longer
 
     def get_key(self, _: ApiKey) -> str:
         return str(self.context["key"])

@@ -112,7 +112,9 @@ def test_an_edit_changes_what_was_changed_and_nothing_else(team: Team, ada: User
     assert set(facts["after"]) == {"name", "networks"}
     key.refresh_from_db()
     assert key.expires_at == before.expires_at
-    assert SnapshotEntry.objects.get(kind="key", key=key.pk).body["networks"] == ["192.0.2.0/24"]  # type: ignore[index]
+    body = SnapshotEntry.objects.get(kind="key", key=key.pk).body
+    assert body is not None
+    assert body["networks"] == ["192.0.2.0/24"]
 
 
 def test_an_edit_keeps_a_scope_that_is_not_offered(team: Team, ada: User) -> None:

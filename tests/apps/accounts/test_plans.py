@@ -152,7 +152,9 @@ def test_a_new_key_has_its_owners_plan(team: Team) -> None:
     con = on(make_member(team, Role.CONTRIBUTOR, "con"), "unlimited")
     made = Http(bearer(con))("POST", "keys", WISH).json()
     assert made["plan"] == "unlimited"
-    assert SnapshotEntry.objects.get(kind="key", key=made["id"]).body["plan"] == "unlimited"  # type: ignore[index]
+    body = SnapshotEntry.objects.get(kind="key", key=made["id"]).body
+    assert body is not None
+    assert body["plan"] == "unlimited"
 
 
 def test_each_role_gives_the_plans_that_are_its_to_give(team: Team, boss: User) -> None:

@@ -212,7 +212,7 @@ def test_an_altered_anchor_is_named(tmp_path: Path, settings: Settings) -> None:
     assert "its signature does not fit" in broken().what
 
 
-@pytest.mark.parametrize("name", ["head/٠٠٠٠٠٠٠٠٠١.json", "head/1.json", "head/x/0000000001.json"])  # noqa: RUF001
+@pytest.mark.parametrize("name", ["head/٠٠٠٠٠٠٠٠٠١.json", "head/1.json", "head/x/0000000001.json"])  # noqa: RUF001 - such digits
 def test_what_lies_beside_the_anchors_does_not_hinder_reading_them(bucket: Any, name: str) -> None:
     write(2)
     anchors.write()
