@@ -182,6 +182,15 @@ def test_whoever_is_on_trial_gives_nothing_else(team: Team) -> None:
     assert Http(bearer(mai))("PATCH", f"keys/{key['id']}", {"plan": "standard"}).status_code == 403
 
 
+def test_an_admins_key_makes_plans_only_with_the_scope_for_it(team: Team, boss: User) -> None:
+    wish = {"name": "gold", "title": "Gold"}
+    found = []
+    for scopes in (("predict",), ("admin:*",)):
+        _, text = make_key(team, boss, scopes=scopes)
+        found.append(Http(api_key(text))("post", "plans", wish).status_code)
+    assert found == [403, 201]
+
+
 def test_a_key_gives_its_own_plan_and_no_other(team: Team, boss: User) -> None:
     scopes = ("admin:*", "predict")
     _, text = make_key(team, on(boss, "unlimited"), scopes=scopes, plan="trial")
